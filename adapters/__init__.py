@@ -1,0 +1,15 @@
+"""Adapters: any checkpoint -> Backbone. One row per kind of SPEC (``scheme:rest``); a bare path is ``path``.
+
+An adapter is a function ``load(rest, *, arch, weights_key, trust) -> Backbone`` (or, for features made elsewhere, a
+`bench.stored.StoredFeatures`).
+"""
+
+from bench.registry import Entry
+
+TABLE = {
+    "path": Entry("adapters.path:load", "a weight file or folder, with --arch"),
+    "demo": Entry("adapters.demo:load", "bundled ImageNet encoders"),
+    "timm": Entry("adapters.timm_models:load", "a timm model by name"),
+    "torchvision": Entry("adapters.torchvision_models:load", "a torchvision model by name"),
+    "features": Entry("adapters.features:load", "features made elsewhere: a folder with train.npz and test.npz"),
+}

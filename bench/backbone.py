@@ -1,0 +1,69 @@
+"""Backbone: a frozen network in eval mode, with a Card. Adapters implement it; suites and the engine read it."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from bench.card import Card
+
+
+class Backbone(nn.Module, ABC):
+    """A frozen network. Adapters return it in eval mode with gradients off; ``card`` says what it is."""
+
+    card: Card
+
+    @abstractmethod
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """Features of normalised ``images`` (float [B, 3, H, W]; video networks [B, 3, T, H, W]).
+
+        Returns ``pooled`` [B, D] (the feature that the method's paper evaluates frozen) and, where they exist,
+        ``cls`` [B, D] (class token after the final norm), ``avg`` [B, D] (mean of the patch tokens after that norm,
+        class and register tokens left out; for CNNs the pooled last map) and ``logits`` [B, C] (the checkpoint's
+        own classifier).
+        """
+
+    @abstractmethod
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """Maps [B, C_i, ~H/s_i, ~W/s_i], finest first, strides in ``card.strides``."""
+
+    def blocks(self, images: Tensor, n: int = 4, norm: bool = True) -> list[tuple[Tensor, Tensor | None]]:
+        """The last ``n`` blocks, oldest first, each through the final norm when ``norm``.
+
+        Each is (patch tokens [B, N, D], class token [B, D] or None). Refused for networks without token blocks.
+        """
+        from bench.errors import BenchError
+
+        raise BenchError(f"'{self.card.name}' ({self.card.architecture}) has no token blocks: it is no transformer")
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return self.features(images)
+
+
+def freeze(backbone: Backbone) -> Backbone:
+    """Eval mode, gradients off."""
+    backbone.eval()
+    for parameter in backbone.parameters():
+        parameter.requires_grad_(False)
+    return backbone
+
+
+def weight_digest(tensors: Mapping[str, Tensor]) -> str:
+    """``sha256:...`` over name, dtype, shape and bytes of each tensor, in order of name.
+
+    The same on every machine and device; a changed bit, name or shape changes it.
+    """
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name}|{str(tensor.dtype).removeprefix('torch.')}|{tuple(tensor.shape)}|".encode())
+        # numpy has no bfloat16: hash the raw bytes.
+        total.update(np.ascontiguousarray(tensor.reshape(-1).view(torch.uint8).numpy()).data)
+    return f"sha256:{total.hexdigest()}"

@@ -1,0 +1,11 @@
+"""The one exception that users see."""
+
+from __future__ import annotations
+
+
+class BenchError(Exception):
+    """A refusal: one clear sentence saying what is wrong, where, and how to mend it.
+
+    The command line prints the sentence and exits with code 2; the library raises it. Anything else that
+    escapes is a defect of ours.
+    """

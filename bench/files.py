@@ -1,0 +1,74 @@
+"""Writing that is whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from bench.errors import BenchError
+
+TEMPORARY = ".partial-"
+"""Prefix of unfinished files: readers skip them, `bench clean` removes the stale ones."""
+
+
+def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object], *, exclusive: bool = False) -> bool:
+    """Write ``path`` so that a reader, or a machine that lost power, sees the whole file or none.
+
+    ``exclusive``: an existing file is left as it is and False is returned (first writer wins).
+    Raises `BenchError` for a full disk or an unwritable folder, leaving no debris.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as stream:
+            if callable(content):
+                content(stream)
+            else:
+                stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if exclusive:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+        else:
+            os.replace(temporary, path)
+        _sync_folder(path.parent)
+        return True
+    except OSError as error:
+        raise refusal(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def refusal(error: OSError, path: Path) -> BenchError:
+    """The sentence for an operating system's error while writing ``path``."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return BenchError(
+            f"the disk is full: {path} could not be written; what was finished is kept: free some space "
+            f"(`bench clean --keep-gb N` trims the feature store) and run the same command again"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return BenchError(f"{path.parent} is not writable: give another folder or mend its permissions")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return BenchError(f"{path} cannot be written: a part of that path is a file, not a folder")
+    return BenchError(f"{path} could not be written: {error.strerror or error}")
+
+
+def _sync_folder(folder: Path) -> None:
+    # Makes the rename itself durable; some filesystems refuse to sync a folder, and then nothing is lost but that.
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)

@@ -1,0 +1,101 @@
+"""Protocol: a versioned card of hyper-parameters with its source; overrides make a named variant."""
+
+from __future__ import annotations
+
+import functools
+from importlib.resources import files
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bench.errors import BenchError
+from bench.registry import nearest, table
+
+Selection = Literal["none", "holdout", "last", "best_on_test"]
+
+
+class Protocol(BaseModel):
+    """One protocol card. ``id`` is ``family/name@version``, with ``+option=value`` for every option changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    suite: str
+    title: str
+    source: str
+    """Paper, repository and file, or the sentence that says it is ours."""
+    verified: bool
+    """False when a value of the card could not be confirmed at its source."""
+    unverified: str | None = None
+    """What could not be confirmed."""
+    data: str | None = None
+    """The published data set: used when the user names none."""
+    selection: Selection = "none"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    feature: dict[str, Any] = Field(default_factory=dict)
+    """Recorded with every measurement: ``tokens`` (``pooled`` = the feature of the model's paper), ``layers``, ``norm``."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """The options and their defaults: what ``--set suite.option=value`` may change, and nothing else."""
+    overrides: dict[str, Any] = Field(default_factory=dict)
+
+    def variant(self, changes: dict[str, Any]) -> Protocol:
+        """The same card with some options changed and a name of its own.
+
+        A value equal to the card's is no change. Raises `BenchError` for an option that the card does not have.
+        """
+        from bench.options import coerce, spell
+
+        merged = dict(self.overrides)
+        settings = dict(self.settings)
+        for option, raw in changes.items():
+            if option not in settings:
+                raise BenchError(f"suite '{self.suite}' has no option '{option}'{nearest(option, list(settings))}")
+            value = coerce(raw, like=settings[option], option=f"{self.suite}.{option}")
+            if value == settings[option] and type(value) is type(settings[option]):
+                continue
+            settings[option] = merged[option] = value
+        base = self.id.split("+", 1)[0]
+        suffix = "".join(f"+{option}={spell(merged[option])}" for option in sorted(merged))
+        return self.model_copy(update={"id": base + suffix, "settings": settings, "overrides": merged})
+
+
+@functools.cache
+def cards() -> dict[str, Protocol]:
+    """Every card of every installed suite, by id: the YAML files in ``protocols/`` beside the suites' modules."""
+    found: dict[str, Protocol] = {}
+    for package in sorted({entry.target.split(":")[0].rpartition(".")[0] for entry in table("suites").values()}):
+        folder = files(package) / "protocols"
+        if not folder.is_dir():
+            continue
+        for path in sorted(folder.iterdir(), key=lambda p: p.name):
+            if not path.name.endswith(".yaml"):
+                continue
+            try:
+                # A file holds one card or, separated by `---`, a family of cards.
+                for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+                    card = Protocol.model_validate(document)
+                    found[card.id] = card
+            except (ValidationError, yaml.YAMLError) as error:
+                raise BenchError(f"the protocol card {path} is not valid: {error}") from error
+    return found
+
+
+def get(suite: str, name: str | None = None) -> Protocol:
+    """The card ``name`` of ``suite``: a full id, an id without version (the newest), or ``mae`` for ``linear/mae``.
+
+    Without a name, the suite's default protocol.
+    """
+    mine = {id_: card for id_, card in cards().items() if card.suite == suite}
+    if name is None:
+        from bench.registry import resolve
+
+        name = str(resolve("suites", suite).default)
+    if name in mine:
+        return mine[name]
+    wanted = name if "/" in name else f"{suite}/{name}"
+    matching = [id_ for id_ in mine if id_ == wanted or id_.partition("@")[0] == wanted]
+    if not matching:
+        short = sorted({id_.partition("@")[0] for id_ in mine})
+        raise BenchError(f"suite '{suite}' has no protocol '{name}'{nearest(wanted, short)}")
+    return mine[max(matching, key=lambda id_: int(id_.partition("@")[2] or 0))]

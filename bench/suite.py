@@ -1,0 +1,149 @@
+"""Suite: evaluates a protocol and yields Measurements. This is all that a suite may know of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from bench.record import Engine, Measurement
+
+if TYPE_CHECKING:
+    from bench.backbone import Backbone
+    from bench.card import Card
+    from bench.featureset import FeatureSet
+    from bench.progress import Progress
+    from bench.protocol import Protocol as ProtocolCard
+
+
+class Needs(NamedTuple):
+    """What a suite reads, said before the run so that one pass serves all suites."""
+
+    features: tuple[str, ...] = ("pooled",)
+    splits: tuple[str, ...] = ("train", "test")
+    backbone: bool = False
+    """True when the suite forwards the network itself (fine-tune, detection): stored features are not enough."""
+
+
+@dataclass
+class Outcomes:
+    """Per-sample arrays that several measurements share; the runner writes each table once, as npz.
+
+    Classification holds ``label``, ``prediction``, ``score`` (of the true class) and ``correct``, rows in the order of
+    the data set's samples.
+    """
+
+    name: str
+    """File name stem, unique within the suite, e.g. ``k20-T0.07``."""
+    arrays: dict[str, np.ndarray]
+
+
+@dataclass
+class Task:
+    """The inputs of one suite in one run."""
+
+    protocol: ProtocolCard
+    card: Card
+    data: Mapping[str, FeatureSet]
+    """``train`` (to learn from) and ``test`` (to report on), where needed."""
+    seed: int
+    device: str
+    progress: Progress
+    backbone: Backbone | None = None
+    teacher: Mapping[str, FeatureSet] | None = None
+    teacher_card: Card | None = None
+    outcomes: dict[int, Outcomes] = field(default_factory=dict)
+    """Outcome tables by measurement index, filled by `measure`; the runner writes them."""
+    _count: int = 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.protocol.settings
+
+    def measure(
+        self,
+        metric: str,
+        value: float,
+        *,
+        n: int,
+        engine: Engine,
+        unit: str = "%",
+        higher_is_better: bool = True,
+        interval: tuple[float, float] | None = None,
+        interval_method: str | None = None,
+        interval_note: str | None = None,
+        split: str = "test",
+        outcomes: Outcomes | None = None,
+        selection: str | None = None,
+        feature: dict[str, Any] | None = None,
+        **more: Any,
+    ) -> Measurement:
+        """A Measurement with everything that the protocol, the card and the data already say filled in.
+
+        ``more``: settings, headline, seeds, sd, details, seconds.
+        """
+        data = self.data[split]
+        train = self.data.get("train")
+        measurement = Measurement(
+            suite=self.protocol.suite,
+            protocol=self.protocol.id,
+            dataset=data.dataset,
+            split=data.split,
+            fingerprint=data.fingerprint,
+            train_fingerprint=train.fingerprint if train is not None else None,
+            metric=metric,
+            value=float(value),
+            unit=unit,
+            higher_is_better=higher_is_better,
+            n=n,
+            interval=interval,
+            interval_method=interval_method,
+            interval_note=interval_note,
+            selection=selection or self.protocol.selection,  # type: ignore[arg-type]
+            engine=engine,
+            feature=feature if feature is not None else self.feature(),
+            transform=self.card.transform,
+            precision=self.protocol.precision,
+            verified=self.protocol.verified,
+            **more,
+        )
+        if outcomes is not None:
+            self.outcomes[self._count] = outcomes
+        self._count += 1
+        return measurement
+
+    def feature(self) -> dict[str, Any]:
+        """The card's feature description with ``pooled`` resolved to what it is for this model (cls, avg...)."""
+        described = {"tokens": "pooled", "layers": 1, "norm": "none", **self.protocol.feature}
+        if described["tokens"] == "pooled":
+            described["tokens"] = self.card.feature
+        return described
+
+
+@runtime_checkable
+class Suite(Protocol):
+    """What the registry's ``suites`` room holds: a class without state, one per suite."""
+
+    name: str
+    default: str
+    """Id of the default protocol card."""
+
+    def needs(self, protocol: ProtocolCard, card: Card) -> Needs:
+        """The features and splits that ``evaluate`` will read; refuses a protocol that this model cannot serve."""
+
+    def evaluate(self, task: Task) -> Iterator[Measurement]:
+        """Yield the measurements, the headline marked. Raises `BenchError` for data that cannot be judged."""
+
+
+def engine_of(distribution: str, name: str | None = None) -> Engine:
+    """Engine entry of an installed distribution."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    for candidate in (distribution, f"{distribution}-gpu", f"{distribution}-cpu"):
+        try:
+            return Engine(name=name or distribution, version=version(candidate))
+        except PackageNotFoundError:
+            continue
+    return Engine(name=name or distribution, version="unknown")

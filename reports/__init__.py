@@ -1,0 +1,8 @@
+"""Reports: Records -> tables and pages. One row per form of output."""
+
+from bench.registry import Entry
+
+TABLE = {
+    "terminal": Entry("reports.terminal:show", "one record as a table on the terminal"),
+    "site": Entry("reports.site:publish", "the ledger as a self-contained page, with Markdown and CSV beside it"),
+}
