@@ -1,4 +1,4 @@
-"""Values of ``--set suite.option=value``: read by the type of the card's default, spelled back into a variant's name."""
+"""Values of ``--set suite.option=value``: read by the default's type, spelled into a variant's name."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Protocol(BaseModel):
     selection: Selection = "none"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     feature: dict[str, Any] = Field(default_factory=dict)
-    """Recorded with every measurement: ``tokens`` (``pooled`` = the feature of the model's paper), ``layers``, ``norm``."""
+    """Recorded with every measurement: ``tokens`` (``pooled`` is what the model's paper uses), ``layers``, ``norm``."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """The options and their defaults: what ``--set suite.option=value`` may change, and nothing else."""
     overrides: dict[str, Any] = Field(default_factory=dict)

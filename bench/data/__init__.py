@@ -9,9 +9,7 @@ TABLE = {
     "demo": Entry("bench.data.demo:open_demo", "2 000 + 1 000 images of Fashion-MNIST, bundled"),
     "fashion-mnist": Entry("bench.data.idx:open_fashion_mnist", "60 000 + 10 000 images, 10 classes, IDX files"),
     "imagefolder": Entry("bench.data.imagefolder:open_imagefolder", "a folder per class, in train/ and val/ or test/"),
-    "torchvision": Entry(
-        "bench.data.torchvision_sets:open_torchvision", "a torchvision data set found under $BENCH_DATA"
-    ),
+    "torchvision": Entry("bench.data.torchvision_sets:open_torchvision", "a torchvision data set under $BENCH_DATA"),
     "hf": Entry("bench.data.hf:open_hf", "local Parquet or Arrow files, or a name in the local Hugging Face cache"),
     "webdataset": Entry("bench.data.webdataset:open_webdataset", "tar shards with images and labels"),
 }
