@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -43,7 +44,9 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object], 
     except OSError as error:
         raise refusal(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # When the folder itself is what failed, there is nothing to remove, and the refusal above must stand.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def refusal(error: OSError, path: Path) -> BenchError:

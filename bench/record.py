@@ -24,6 +24,24 @@ def _finite(value: float) -> float:
 Finite = Annotated[float, AfterValidator(_finite)]
 
 
+def _finite_throughout(tree: Any) -> Any:
+    # A loop, not recursion: a document from outside may be nested as deep as its writer liked.
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, float) and not math.isfinite(node):
+            raise ValueError("holds NaN or an infinity, which JSON does not have: leave the entry out")
+        if isinstance(node, dict):
+            pending.extend(node.values())
+        elif isinstance(node, list | tuple):
+            pending.extend(node)
+    return tree
+
+
+Facts = Annotated[dict[str, Any], AfterValidator(_finite_throughout)]
+"""A JSON object with finite numbers throughout."""
+
+
 class Engine(BaseModel):
     """The library that computed the number."""
 
@@ -55,11 +73,11 @@ class Measurement(BaseModel):
     interval_note: str | None = None
     """Why there is no interval."""
     confidence: float = 0.95
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: Facts = Field(default_factory=dict)
     headline: bool = False
     selection: Selection = "none"
     engine: Engine
-    feature: dict[str, Any] = Field(default_factory=dict)
+    feature: Facts = Field(default_factory=dict)
     transform: Transform | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     verified: bool = True
@@ -68,7 +86,7 @@ class Measurement(BaseModel):
     sd: Finite | None = None
     outcomes: str | None = None
     """Per-sample outcomes, relative to the record's folder."""
-    details: dict[str, Any] = Field(default_factory=dict)
+    details: Facts = Field(default_factory=dict)
     """Facts beside the number that a page can show: the swept path, the chosen point, samples left out."""
     seconds: Finite = 0.0
 
@@ -91,14 +109,16 @@ class Record(BaseModel):
     name: str
     seed: int
     created: str
-    request: dict[str, Any] = Field(default_factory=dict)
+    request: Facts = Field(default_factory=dict)
     """The run's arguments: what ``bench run --from`` repeats."""
     model: Card
     teacher: Card | None = None
     measurements: list[Measurement]
-    environment: dict[str, Any] = Field(default_factory=dict)
-    timings: dict[str, float] = Field(default_factory=dict)
+    environment: Facts = Field(default_factory=dict)
+    timings: dict[str, Finite] = Field(default_factory=dict)
     """Seconds by stage, and ``peak_memory_mb``-like figures are in ``environment``."""
+    artifacts: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of every outcome table, by its path relative to the record's folder; the ledger fills it."""
 
     def to_json(self) -> str:
         """The document, indented, full precision, no NaN."""
@@ -111,7 +131,8 @@ def parse(text: str | bytes, where: str) -> Record:
         return Record.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        path = ".".join(str(p) for p in first["loc"]) or "the document"
+        # Keys come from the document: keep control characters and endless names out of the sentence.
+        path = ".".join(ascii(p)[1:-1] if isinstance(p, str) else str(p) for p in first["loc"])[:200] or "the document"
         raise BenchError(
             f"{where} is not a bench record of schema {SCHEMA}: {path}: {first['msg']} "
             f"(schema: bench/record.schema.json)"

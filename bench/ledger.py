@@ -1,0 +1,190 @@
+"""Ledger: a folder of Records, append-only, the single source for every report.
+
+``RUNS/<run>.json`` is one record; ``RUNS/artifacts/<run>/<name>.npz`` are its per-sample outcomes. Artifacts are
+written first and the record last, so a record that can be seen is whole; nothing is overwritten or edited, which is
+what lets several processes write one ledger without a lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import secrets
+import unicodedata
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from bench.errors import BenchError
+from bench.files import write_atomically
+from bench.record import Record, parse
+
+ARTIFACTS = "artifacts"
+LARGEST_RECORD = 64 * 2**20
+"""Bytes. A record holds cards and numbers; per-sample data are artifacts, so a larger file is a mistake."""
+LARGEST_ARTIFACT = 2 * 2**30
+"""Bytes after unpacking, against archives that grow without end."""
+
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,+=@-]{0,199}")
+
+
+class Ledger:
+    """The records under ``folder``. Reading never creates anything; `add` creates what it needs."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+
+    def add(self, record: Record, outcomes: Mapping[str, Mapping[str, np.ndarray]] | None = None) -> Path:
+        """Write the record and its outcome tables; return where the record lies.
+
+        ``outcomes`` maps a table's name to its arrays; a measurement names its table with `artifact`. The digests of
+        the tables are entered in ``record.artifacts``, which makes the record the proof of what lies beside it.
+        Raises `BenchError` for an unsafe name, a table that no measurement or no caller names, an array that is no
+        plain data, a run that is already there, a full disk or an unwritable folder.
+        """
+        if not _SAFE.fullmatch(record.run):
+            raise BenchError(f"the run '{record.run}' is not a safe file name: make it with bench.ledger.run_id")
+        tables = {artifact(record.run, name): arrays for name, arrays in (outcomes or {}).items()}
+        named = {m.outcomes for m in record.measurements if m.outcomes is not None}
+        if missing := sorted(named - set(tables)):
+            raise BenchError(f"the record {record.run} names outcomes that were not handed over: {', '.join(missing)}")
+        packed = {path: _pack(arrays, path) for path, arrays in sorted(tables.items())}
+        record.artifacts = {path: hashlib.sha256(content).hexdigest() for path, content in packed.items()}
+        for path, content in packed.items():
+            target = self._inside(path)
+            # An earlier attempt of this very run may have left the same table; another content is never replaced.
+            if not write_atomically(target, content, exclusive=True) and target.read_bytes() != content:
+                raise BenchError(f"{target} holds other outcomes already: a ledger is never edited, start a new run")
+        target = self._inside(f"{record.run}.json")
+        if not write_atomically(target, record.to_json().encode(), exclusive=True):
+            raise BenchError(f"{target} is there already: a ledger is never edited, start a new run")
+        return target
+
+    def paths(self) -> list[Path]:
+        """The record files, oldest run first; hidden and unfinished files are not records."""
+        if not self.folder.is_dir():
+            raise BenchError(f"no ledger at {self.folder}: give the folder that `bench run --runs` writes")
+        return sorted(path for path in self.folder.glob("*.json") if not path.name.startswith("."))
+
+    def records(self, problems: list[str] | None = None) -> Iterator[Record]:
+        """Every record, oldest run first.
+
+        A file that is not a record raises `BenchError` naming it, or, where ``problems`` is given, adds its sentence
+        to that list and is left out.
+        """
+        for path in self.paths():
+            try:
+                yield self._read_inside(path)
+            except BenchError as error:
+                if problems is None:
+                    raise
+                problems.append(str(error))
+
+    def _read_inside(self, path: Path) -> Record:
+        record = read(self._inside(path.name))
+        if f"{record.run}.json" != path.name:
+            raise BenchError(f"{path} holds the run '{record.run}': a record's file is named after its run")
+        return record
+
+    def outcomes(self, record: Record, path: str) -> dict[str, np.ndarray]:
+        """The arrays of the outcome table ``path`` of ``record``, its digest checked.
+
+        Raises `BenchError` when the table is missing, damaged, outside the ledger or not plain arrays.
+        """
+        return _unpack(self._content(record, path), self.folder / path)
+
+    def check(self) -> list[str]:
+        """One sentence per fault: files that are no records, artifacts missing, damaged or outside the folder."""
+        problems: list[str] = []
+        for record in self.records(problems):
+            named = {m.outcomes for m in record.measurements if m.outcomes is not None}
+            for path in sorted(named | set(record.artifacts)):
+                try:
+                    content = self._content(record, path)
+                    if path.endswith(".npz"):
+                        _unpack(content, self.folder / path)
+                except BenchError as error:
+                    problems.append(f"{record.run}: {error}")
+        return problems
+
+    def _content(self, record: Record, path: str) -> bytes:
+        target = self._inside(path)
+        try:
+            if target.stat().st_size > LARGEST_ARTIFACT:
+                raise BenchError(f"the outcomes {target} are larger than {LARGEST_ARTIFACT >> 30} GiB")
+            content = target.read_bytes()
+        except OSError as error:
+            raise BenchError(f"the outcomes {target} cannot be read: {error.strerror or error}") from None
+        digest = record.artifacts.get(path)
+        if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+            raise BenchError(f"the outcomes {target} are not those of the record: their SHA-256 differs")
+        return content
+
+    def _inside(self, relative: str) -> Path:
+        """``relative`` under the folder; refused when it, or a symbolic link on its way, leads out of it."""
+        pure = PurePosixPath(relative)
+        target = self.folder / pure
+        leaves = pure.is_absolute() or ".." in pure.parts or "\\" in relative or "\0" in relative or not pure.parts
+        if leaves or not target.resolve().is_relative_to(self.folder.resolve()):
+            raise BenchError(f"the path {relative!r} leads out of the ledger {self.folder}")
+        return target
+
+
+def read(path: Path | str) -> Record:
+    """The record in one file. Raises `BenchError`, one sentence naming the file, when it is not there or is none."""
+    path = Path(path)
+    if not path.is_file():
+        raise BenchError(f"no record at {path}" + (": it is not a regular file" if path.exists() else ""))
+    try:
+        if path.stat().st_size > LARGEST_RECORD:
+            size = path.stat().st_size
+            raise BenchError(
+                f"{path} is not a bench record: {size >> 20} MiB, and a record has at most {LARGEST_RECORD >> 20}"
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise BenchError(f"the record {path} cannot be read: {error.strerror or error}") from None
+    return parse(content, str(path))
+
+
+def artifact(run: str, name: str) -> str:
+    """What ``Measurement.outcomes`` holds for the table ``name`` of ``run``: its path relative to the ledger."""
+    if not _SAFE.fullmatch(name):
+        raise BenchError(f"the outcome table name {name!r} is not a safe file name")
+    return f"{ARTIFACTS}/{run}/{name}.npz"
+
+
+def run_id(created: str, name: str, seed: int = 0) -> str:
+    """A name for a run: sorts by time, tells the label and the seed, safe as a file name, and no two are alike.
+
+    ``created`` as `bench.record.now` gives it; ``name`` may hold any characters.
+    """
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^a-z0-9.]+", "-", ascii_name.lower()).strip("-.")[:48].rstrip("-.") or "run"
+    moment = re.sub(r"[^0-9TZ]", "", created)
+    return f"{moment}-{slug}-s{seed}-{secrets.token_hex(4)}"
+
+
+def _pack(arrays: Mapping[str, np.ndarray], path: str) -> bytes:
+    """The arrays as npz; equal arrays give equal bytes, whenever they are written."""
+    for name, array in arrays.items():
+        if np.asarray(array).dtype.hasobject:
+            raise BenchError(f"the outcomes {path} hold Python objects in '{name}': only plain arrays are kept")
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **{name: np.asarray(arrays[name]) for name in sorted(arrays)})
+    return stream.getvalue()
+
+
+def _unpack(content: bytes, path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > LARGEST_ARTIFACT:
+                raise BenchError(f"the outcomes {path} unpack to more than {LARGEST_ARTIFACT >> 30} GiB")
+        # allow_pickle=False is what keeps an artifact from running code (law 5).
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise BenchError(f"the outcomes {path} are not an npz of plain arrays: {error}") from None
