@@ -11,7 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.errors import BenchError
+
 if TYPE_CHECKING:
+    from PIL import Image
+
     from bench.card import Card
 
 
@@ -39,9 +43,15 @@ class Backbone(nn.Module, ABC):
 
         Each is (patch tokens [B, N, D], class token [B, D] or None). Refused for networks without token blocks.
         """
-        from bench.errors import BenchError
-
         raise BenchError(f"'{self.card.name}' ({self.card.architecture}) has no token blocks: it is no transformer")
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """A PIL image as the network wants it: float32 [3, H, W], by the card's transform."""
+        from bench.transform import apply
+
+        if self.card.transform is None:
+            raise BenchError(f"'{self.card.name}' has no image transform")
+        return apply(self.card.transform, image)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return self.features(images)

@@ -29,9 +29,13 @@ class Transform(BaseModel):
     interpolation: Interpolation = "bicubic"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    custom: str | None = None
+    """A user's own callable that stands in place of all this; its text, for records cannot hold a function."""
 
     def describe(self) -> str:
         """One line for people."""
+        if self.custom is not None:
+            return self.custom
         parts = []
         if self.resize is not None:
             parts.append(f"resize {_size(self.resize)} {self.interpolation}")

@@ -1,4 +1,4 @@
-"""Progress on stderr: bars with rate and time left on a terminal, plain lines elsewhere, silence below two seconds."""
+"""Progress on stderr: rich bars with rate and time left on a terminal, plain lines elsewhere, nothing below two seconds."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
 PATIENCE = 2.0
 """A stage shorter than this many seconds shows nothing."""
 PLAIN_EVERY = 10.0
 """Seconds between plain lines."""
+REDRAW_EVERY = 0.1
+"""Seconds between redraws of a bar."""
 
 
 class Stage:
@@ -21,37 +27,41 @@ class Stage:
         self.name, self.total, self.unit = name, total, unit
         self.done = 0
         self.note = ""
-        self._started = time.monotonic()
-        self._resumed = 0
-        self._last = self._started
+        self.started = time.monotonic()
+        self.bar: TaskID | None = None
+        self._skipped = 0
+        self._shown = self.started
         self._progress = progress
 
     def skip(self, count: int) -> None:
         """Count work that an earlier run left behind: it does not enter the rate."""
         self.done += count
-        self._resumed += count
+        self._skipped += count
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self.done += count
         if note:
             self.note = note
         now = time.monotonic()
-        if now - self._started >= PATIENCE and now - self._last >= self._progress.interval:
-            self._last = now
+        if now - self.started >= PATIENCE and now - self._shown >= self._progress.interval:
+            self._shown = now
             self._progress.show(self)
 
     def line(self) -> str:
         """``extract train  1,024/2,000 images  120/s  0:08 left``."""
-        elapsed = max(time.monotonic() - self._started, 1e-9)
-        rate = (self.done - self._resumed) / elapsed
-        parts = [self.name, f"{self.done:,}/{self.total:,} {self.unit}" if self.total else f"{self.done:,} {self.unit}"]
-        if rate > 0:
-            parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s")
-            if self.total and self.done < self.total:
-                parts.append(f"{_clock((self.total - self.done) / rate)} left")
-        if self.note:
-            parts.append(self.note)
-        return "  ".join(parts)
+        counted = f"{self.done:,}/{self.total:,} {self.unit}" if self.total else f"{self.done:,} {self.unit}"
+        parts = [self.name, counted.strip(), self.pace(), self.note]
+        return "  ".join(part for part in parts if part)
+
+    def pace(self) -> str:
+        """``120/s  0:08 left``: the rate since this run began, and what it says of the rest."""
+        rate = (self.done - self._skipped) / max(time.monotonic() - self.started, 1e-9)
+        if rate <= 0:
+            return ""
+        shown = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
+        if self.total and self.done < self.total:
+            shown += f"  {clock((self.total - self.done) / rate)} left"
+        return shown
 
 
 class Progress:
@@ -59,6 +69,7 @@ class Progress:
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
         self._stream = stream
+        self._bars: Bars | None = None
         self.quiet = quiet
 
     @property
@@ -71,10 +82,11 @@ class Progress:
 
     @property
     def interval(self) -> float:
-        return 0.1 if self.live else PLAIN_EVERY
+        return REDRAW_EVERY if self.live else PLAIN_EVERY
 
     @contextmanager
     def stage(self, name: str, total: int | None = None, unit: str = "") -> Iterator[Stage]:
+        """Count one stage: ``with progress.stage("extract", 2000, "images") as stage: stage.advance(32)``."""
         stage = Stage(self, name, total, unit)
         try:
             yield stage
@@ -82,41 +94,66 @@ class Progress:
             self._finish(stage)
 
     def show(self, stage: Stage) -> None:
+        """Draw the bar, or print a plain line."""
         if self.quiet:
             return
-        if self.live:
-            self._draw(stage)
-        else:
+        if not self.live:
             print(stage.line(), file=self.stream, flush=True)
+            return
+        if self._bars is None:
+            self._bars = _bars(self.stream)
+            self._bars.start()
+        if stage.bar is None:
+            stage.bar = self._bars.add_task(stage.name, total=stage.total)
+        count = f"{stage.done:,}/{stage.total:,}" if stage.total else f"{stage.done:,}"
+        note = "  ".join(part for part in (f"{count} {stage.unit}".strip(), stage.pace(), stage.note) if part)
+        self._bars.update(stage.bar, completed=stage.done, note=note)
+        self._bars.refresh()
 
     def say(self, text: str) -> None:
         """One plain line of information."""
         if not self.quiet:
-            print(text, file=self.stream, flush=True)
+            self._print(text)
 
     def warn(self, text: str) -> None:
         """One line that is shown even when quiet."""
-        print(f"warning: {text}", file=self.stream, flush=True)
+        self._print(f"warning: {text}")
 
-    def _draw(self, stage: Stage) -> None:
-        width = 24
-        bar = ""
-        if stage.total:
-            filled = min(width, round(width * stage.done / stage.total))
-            bar = "━" * filled + "─" * (width - filled) + "  "
-        print(f"\r\x1b[2K{bar}{stage.line()}", end="", file=self.stream, flush=True)
+    def _print(self, text: str) -> None:
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=self.stream, flush=True)
 
     def _finish(self, stage: Stage) -> None:
-        seconds = time.monotonic() - stage._started
-        if self.quiet or seconds < PATIENCE:
-            return
-        if self.live:
-            print("\r\x1b[2K", end="", file=self.stream)
-        print(f"{stage.line()}  done in {_clock(seconds)}", file=self.stream, flush=True)
+        seconds = time.monotonic() - stage.started
+        if self._bars is not None and stage.bar is not None:
+            self._bars.remove_task(stage.bar)
+            if not self._bars.tasks:
+                self._bars.stop()
+                self._bars = None
+        if not self.quiet and seconds >= PATIENCE:
+            self._print(f"{stage.line()}  in {clock(seconds)}")
 
 
-def _clock(seconds: float) -> str:
-    whole = int(seconds + 0.5)
-    hours, rest = divmod(whole, 3600)
-    minutes, secs = divmod(rest, 60)
+def clock(seconds: float) -> str:
+    """``1:02:03`` or ``2:03``."""
+    minutes, secs = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"
+
+
+def _bars(stream: TextIO) -> Bars:
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as RichProgress
+
+    # No refresh thread: worker processes are forked while a bar is up, and a thread's locks do not survive that.
+    return RichProgress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=Console(file=stream),
+        auto_refresh=False,
+        transient=True,
+    )

@@ -44,7 +44,7 @@ class Protocol(BaseModel):
 
         A value equal to the card's is no change. Raises `BenchError` for an option that the card does not have.
         """
-        from bench.options import coerce, spell
+        from bench.options import coerce
 
         merged = dict(self.overrides)
         settings = dict(self.settings)
@@ -55,9 +55,20 @@ class Protocol(BaseModel):
             if value == settings[option] and type(value) is type(settings[option]):
                 continue
             settings[option] = merged[option] = value
-        base = self.id.split("+", 1)[0]
-        suffix = "".join(f"+{option}={spell(merged[option])}" for option in sorted(merged))
-        return self.model_copy(update={"id": base + suffix, "settings": settings, "overrides": merged})
+        return self.model_copy(update={"settings": settings, "overrides": merged})._renamed()
+
+    def at_precision(self, precision: str) -> Protocol:
+        """The card at another precision (``auto``: its own): a named variant, for precision belongs to the protocol."""
+        if precision in ("auto", self.precision):
+            return self
+        overrides = {**self.overrides, "precision": precision}
+        return self.model_copy(update={"precision": precision, "overrides": overrides})._renamed()
+
+    def _renamed(self) -> Protocol:
+        from bench.options import spell
+
+        suffix = "".join(f"+{option}={spell(value)}" for option, value in sorted(self.overrides.items()))
+        return self.model_copy(update={"id": self.id.split("+", 1)[0] + suffix})
 
 
 @functools.cache

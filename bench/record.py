@@ -120,6 +120,13 @@ class Record(BaseModel):
     artifacts: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of every outcome table, by its path relative to the record's folder; the ledger fills it."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """The document as plain Python values."""
+        return self.model_dump(by_alias=True, mode="json")
+
+    def __getitem__(self, key: str) -> Any:
+        return self.to_dict()[key]
+
     def to_json(self) -> str:
         """The document, indented, full precision, no NaN."""
         return self.model_dump_json(by_alias=True, indent=1) + "\n"

@@ -23,6 +23,8 @@ class Needs(NamedTuple):
 
     features: tuple[str, ...] = ("pooled",)
     splits: tuple[str, ...] = ("train", "test")
+    teacher: bool = False
+    """True when the suite reads a teacher's features of the same samples."""
     backbone: bool = False
     """True when the suite forwards the network itself (fine-tune, detection): stored features are not enough."""
 

@@ -1,0 +1,173 @@
+"""The library's two verbs: `load` a model, `run` suites on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.backbone import Backbone
+    from bench.progress import Progress
+    from bench.record import Record
+    from bench.request import Request
+    from bench.stored import StoredFeatures
+
+
+def load(
+    spec: str | Path, arch: str | None = None, weights_key: str | None = None, trust: bool = False
+) -> Backbone | StoredFeatures:
+    """A frozen `Backbone` (eval mode, gradients off, ``.card``) from a SPEC; ``features:DIR`` gives `StoredFeatures`.
+
+    ``spec``: a path, or ``timm:``, ``torchvision:``, ``demo:``, ``features:`` and what follows. ``arch`` names the
+    architecture of a bare weight file, ``weights_key`` the weight set of a container with several. ``trust`` lets
+    Python's pickle execute what the file says: only for files you made. Raises `BenchError` when the checkpoint does
+    not fill the network.
+    """
+    from bench.registry import nearest, resolve, table
+
+    text = str(spec)
+    scheme, separator, rest = text.partition(":")
+    schemes = [name for name in table("adapters") if name != "path"]
+    if separator and scheme in schemes:
+        adapter = resolve("adapters", scheme)
+    elif separator and not Path(text).exists() and scheme.isidentifier() and len(scheme) > 1:
+        raise BenchError(f"unknown kind of model '{scheme}:'{nearest(scheme, schemes)}")
+    else:
+        adapter, rest = resolve("adapters", "path"), text
+    model: Backbone | StoredFeatures = adapter(rest, arch=arch, weights_key=weights_key, trust=trust)
+    return model
+
+
+def run(
+    model: str | Path | Backbone | StoredFeatures,
+    suites: Sequence[str],
+    data: str | None = None,
+    *,
+    teacher: str | Path | Backbone | StoredFeatures | None = None,
+    arch: str | None = None,
+    weights_key: str | None = None,
+    protocols: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    runs: str | Path | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    batch: int | None = None,
+    workers: int | None = None,
+    limit: int | None = None,
+    trust: bool = False,
+    progress: Progress | None = None,
+) -> Record:
+    """Evaluate ``model`` by ``suites`` on ``data`` and return the Record.
+
+    ``model``: a SPEC, a `Backbone` from `load` or `wrap`, or `StoredFeatures`. ``protocols``: suite -> protocol name.
+    ``settings``: ``suite.option`` -> value, each making a named variant. ``runs``: the ledger's folder; None keeps the
+    Record in memory alone (per-sample outcomes are then not kept). Other arguments are those of ``bench run``.
+    Raises `BenchError` for anything that cannot be carried out.
+    """
+    from bench.request import Request
+
+    try:
+        request = Request(
+            model=str(model) if isinstance(model, str | Path) else model.card.spec,
+            teacher=None if teacher is None else str(teacher) if isinstance(teacher, str | Path) else teacher.card.spec,
+            suites=list(dict.fromkeys([suites] if isinstance(suites, str) else suites)),
+            data=data,
+            arch=arch,
+            weights_key=weights_key,
+            protocols=dict(protocols or {}),
+            settings=dict(settings or {}),
+            seed=seed,
+            precision=precision,  # type: ignore[arg-type]
+            limit=limit,
+            name=name,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BenchError(f"argument {first['loc'][0]}: {first['msg']} (got {first['input']!r})") from None
+    return carry_out(
+        request, model=model, teacher=teacher, runs=runs, device=device, batch=batch, workers=workers, trust=trust,
+        progress=progress,
+    )  # fmt: skip
+
+
+def repeat(
+    record: str | Path,
+    *,
+    runs: str | Path | None = None,
+    device: str = "auto",
+    batch: int | None = None,
+    workers: int | None = None,
+    trust: bool = False,
+    progress: Progress | None = None,
+) -> Record:
+    """The run of a record again: same request, and refused when weights or data are no longer those of the record."""
+    from bench.record import parse
+    from bench.request import Request
+
+    path = Path(record)
+    try:
+        old = parse(path.read_bytes(), str(path))
+    except OSError as error:
+        raise BenchError(f"no record at {path}: {error.strerror}") from None
+    try:
+        request = Request.model_validate(old.request)
+    except ValidationError:
+        raise BenchError(
+            f"{path} does not say how it was run (its request is incomplete): it cannot be repeated"
+        ) from None
+    if request.model == "live":
+        raise BenchError(f"{path} was made from a live module in a training loop: there is no checkpoint to run again")
+    return carry_out(
+        request, runs=runs, device=device, batch=batch, workers=workers, trust=trust, progress=progress, expect=old
+    )  # fmt: skip
+
+
+def carry_out(
+    request: Request,
+    *,
+    model: str | Path | Backbone | StoredFeatures | None = None,
+    teacher: str | Path | Backbone | StoredFeatures | None = None,
+    runs: str | Path | None = None,
+    device: str = "auto",
+    batch: int | None = None,
+    workers: int | None = None,
+    trust: bool = False,
+    progress: Progress | None = None,
+    expect: Record | None = None,
+) -> Record:
+    """Check the request, load what it names, and hand over to the engine."""
+    from bench.progress import Progress
+
+    cards = request.cards()  # The cheap refusals come before torch is imported.
+    if request.name is not None and not request.name.strip():
+        raise BenchError("--name is empty")
+
+    from bench.engine import Engine
+
+    engine = Engine(
+        request,
+        cards,
+        runs=Path(runs) if runs is not None else None,
+        device=device,
+        batch=batch,
+        workers=workers,
+        progress=progress or Progress(quiet=True),
+    )
+    with engine.timed("load"):
+        live = request.model if model is None else model
+        student = load(live, request.arch, request.weights_key, trust) if isinstance(live, str | Path) else live
+        other = request.teacher if teacher is None else teacher
+        guide = load(other, trust=trust) if isinstance(other, str | Path) else other
+    if expect is not None and student.card.weight_digest != expect.model.weight_digest:
+        raise BenchError(
+            f"the weights at {request.model} are not those of the record "
+            f"({student.card.weight_digest[:19]} now, {expect.model.weight_digest[:19]} then)"
+        )
+    return engine.run(student, guide, expect=expect)

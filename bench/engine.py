@@ -1,0 +1,309 @@
+"""The way through the house for one run: features once, every suite on them, one Record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from bench.card import Card, digest_of
+from bench.errors import BenchError
+from bench.journal import Journal
+from bench.record import Measurement, Record, now
+from bench.registry import resolve
+from bench.suite import Needs, Outcomes, Suite, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from bench.backbone import Backbone
+    from bench.dataset import Splits
+    from bench.featureset import FeatureSet
+    from bench.progress import Progress
+    from bench.protocol import Protocol
+    from bench.request import Request
+    from bench.stored import StoredFeatures
+
+
+class Source(NamedTuple):
+    """What a group of suites shares: where the samples come from, and the precision of the forward."""
+
+    data: str
+    precision: str
+
+
+@dataclass
+class Item:
+    """One suite of the run."""
+
+    name: str
+    suite: Suite
+    card: Protocol
+    needs: Needs
+    source: Source
+
+
+class Engine:
+    """Carries out one request. ``timings`` collects seconds by stage."""
+
+    def __init__(
+        self,
+        request: Request,
+        cards: Mapping[str, Protocol],
+        *,
+        runs: Path | None,
+        device: str,
+        batch: int | None,
+        workers: int | None,
+        progress: Progress,
+    ) -> None:
+        from bench.device import choose
+
+        self.request = request
+        self.cards = cards
+        self.runs = runs
+        self.batch = batch
+        self.workers = workers
+        self.progress = progress
+        self.device: torch.device = choose(device)
+        self.timings: dict[str, float] = {}
+        self.excluded: dict[Source, dict[str, int]] = {}
+        self._started = time.perf_counter()
+        self._opened: dict[str, Splits] = {}
+        if runs is not None and runs.exists() and not runs.is_dir():
+            raise BenchError(f"--runs {runs} is a file: give a folder for the records")
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds of the block to ``timings[stage]``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
+
+    def run(
+        self,
+        student: Backbone | StoredFeatures,
+        teacher: Backbone | StoredFeatures | None = None,
+        expect: Record | None = None,
+    ) -> Record:
+        """Evaluate and return the Record, written to the ledger where there is one."""
+        with _evaluating(student), _evaluating(teacher):
+            items = self._items(student)
+            if teacher is not None and not any(item.needs.teacher for item in items):
+                raise BenchError(f"a teacher was given, but no suite of this run reads one ({', '.join(self.cards)})")
+            self._check_data(items, expect)
+            journal = self._journal(items, student.card, teacher.card if teacher is not None else None)
+            measurements: list[Measurement] = []
+            outcomes: dict[str, dict[str, np.ndarray]] = {}
+            features: dict[tuple[int, Source], Mapping[str, FeatureSet]] = {}
+            for item in items:
+                done = journal.load(item.name) if journal is not None else None
+                if done is None:
+                    data = self._features(student, item.source, items, features)
+                    guide = None
+                    if teacher is not None and item.needs.teacher:
+                        guide = self._features(teacher, item.source, items, features)
+                    done = self._evaluate(item, student, data, teacher, guide)
+                    if journal is not None:
+                        journal.save(item.name, *done)
+                else:
+                    self.progress.say(f"{item.name}: taken over from the interrupted run")
+                measurements += done[0]
+                outcomes |= done[1]
+                self.timings[item.name] = done[2]
+            return self._record(student, teacher, measurements, outcomes, journal)
+
+    def _items(self, student: Backbone | StoredFeatures) -> list[Item]:
+        from bench.stored import StoredFeatures
+
+        stored = isinstance(student, StoredFeatures)
+        if stored and self.request.data is not None:
+            raise BenchError(
+                f"{self.request.model} brings its own samples, so --data {self.request.data} cannot apply: leave it out"
+            )
+        items = []
+        for name, card in self.cards.items():
+            suite: Suite = resolve("suites", name)()
+            needs = suite.needs(card, student.card)
+            if stored and needs.backbone:
+                raise BenchError(f"suite '{name}' runs the network itself: it cannot be computed from stored features")
+            data = "features" if stored else self.request.data or card.data
+            if data is None:
+                raise BenchError(f"suite '{name}' ({card.id}) has no published data set: say which with --data SPEC")
+            items.append(Item(name, suite, card, needs, Source(data, card.precision)))
+        return items
+
+    def _check_data(self, items: list[Item], expect: Record | None) -> None:
+        """Open every data set before the first forward: a missing one must not cost an hour first."""
+        from bench.data.opening import limited, open_data
+
+        for spec in {item.source.data for item in items} - {"features"}:
+            with self.timed("data"):
+                splits = open_data(spec)
+                if self.request.limit is not None:
+                    limit = self.request.limit
+                    splits = splits._replace(train=limited(splits.train, limit), test=limited(splits.test, limit))
+                self._opened[spec] = splits
+                fingerprint = splits.test.fingerprint
+            then = {m.fingerprint for m in expect.measurements if m.dataset == splits.test.name} if expect else set()
+            if then and fingerprint not in then:
+                raise BenchError(
+                    f"the samples of '{spec}' are not those of the record "
+                    f"({fingerprint[:19]} now, {sorted(then)[0][:19]} then)"
+                )
+
+    def _journal(self, items: list[Item], student: Card, teacher: Card | None) -> Journal | None:
+        if self.runs is None:
+            return None
+        from bench.environment import libraries
+
+        plan = {
+            "libraries": libraries(),
+            "device": self.device.type,
+            "seed": self.request.seed,
+            "model": student.model_dump(mode="json"),
+            "teacher": teacher.model_dump(mode="json") if teacher is not None else None,
+            "data": {
+                spec: [splits.train.fingerprint, splits.test.fingerprint] for spec, splits in self._opened.items()
+            },
+            "suites": [item.card.model_dump(mode="json") for item in items],
+        }
+        return Journal(self.runs, digest_of(plan))
+
+    def _features(
+        self,
+        model: Backbone | StoredFeatures,
+        source: Source,
+        items: list[Item],
+        known: dict[tuple[int, Source], Mapping[str, FeatureSet]],
+    ) -> Mapping[str, FeatureSet]:
+        """Both splits' features of ``model``, extracted once for all the suites that read this source."""
+        from bench.stored import StoredFeatures
+
+        if isinstance(model, StoredFeatures):
+            return {"train": model.train, "test": model.test}
+        key = (id(model), source)
+        if key in known:
+            return known[key]
+        from bench.extract import extract
+
+        mine = [item for item in items if item.source == source]
+        names = sorted({name for item in mine for name in item.needs.features})
+        splits = self._opened[source.data]
+        found: dict[str, FeatureSet] = {}
+        if not getattr(model, "live", False):
+            model.to(self.device)
+        for split in ("train", "test"):
+            if not any(split in item.needs.splits for item in mine):
+                continue
+            with self.timed("extract"):
+                extraction = extract(
+                    model,
+                    getattr(splits, split),
+                    names,
+                    device=self.device,
+                    precision=source.precision,
+                    batch=self.batch,
+                    workers=self.workers,
+                    progress=self.progress,
+                )
+            for stage, seconds in extraction.timings.items():
+                self.timings[stage] = self.timings.get(stage, 0.0) + seconds
+            if extraction.corrupt:
+                self.excluded.setdefault(source, {})[split] = len(extraction.corrupt)
+            found[split] = extraction.features
+        known[key] = found
+        return found
+
+    def _evaluate(
+        self,
+        item: Item,
+        student: Backbone | StoredFeatures,
+        data: Mapping[str, FeatureSet],
+        teacher: Backbone | StoredFeatures | None,
+        guide: Mapping[str, FeatureSet] | None,
+    ) -> tuple[list[Measurement], dict[str, dict[str, np.ndarray]], float]:
+        from bench.stored import StoredFeatures
+
+        task = Task(
+            protocol=item.card,
+            card=student.card,
+            data=data,
+            seed=self.request.seed,
+            device=str(self.device),
+            progress=self.progress,
+            backbone=None if isinstance(student, StoredFeatures) else student,
+            teacher=guide,
+            teacher_card=teacher.card if teacher is not None else None,
+        )
+        start = time.perf_counter()
+        last = start
+        measurements: list[Measurement] = []
+        tables: dict[str, dict[str, np.ndarray]] = {}
+        for index, measurement in enumerate(item.suite.evaluate(task)):
+            outcome: Outcomes | None = task.outcomes.get(index)
+            update: dict[str, object] = {}
+            if outcome is not None and self.runs is not None:
+                name = f"{item.name}-{outcome.name}"
+                tables[name] = outcome.arrays
+                update["outcomes"] = name
+            if item.source in self.excluded:
+                update["details"] = {**measurement.details, "corrupt_images_left_out": self.excluded[item.source]}
+            if not measurement.seconds:
+                update["seconds"] = time.perf_counter() - last
+            last = time.perf_counter()
+            measurements.append(measurement.model_copy(update=update))
+        if not measurements:
+            raise BenchError(f"suite '{item.name}' ({item.card.id}) gave no number on this data")
+        return measurements, tables, time.perf_counter() - start
+
+    def _record(
+        self,
+        student: Backbone | StoredFeatures,
+        teacher: Backbone | StoredFeatures | None,
+        measurements: list[Measurement],
+        outcomes: dict[str, dict[str, np.ndarray]],
+        journal: Journal | None,
+    ) -> Record:
+        from bench.environment import environment, peak_memory_mb
+        from bench.ledger import Ledger, run_id
+
+        created = now()
+        name = self.request.name or student.card.name
+        run = run_id(created, name)
+        for index, measurement in enumerate(measurements):
+            if measurement.outcomes is not None:
+                path = f"artifacts/{run}/{measurement.outcomes}.npz"
+                measurements[index] = measurement.model_copy(update={"outcomes": path})
+        device = str(self.device)
+        record = Record(
+            run=run,
+            name=name,
+            seed=self.request.seed,
+            created=created,
+            request=self.request.model_dump(mode="json"),
+            model=student.card,
+            teacher=teacher.card if teacher is not None else None,
+            measurements=measurements,
+            environment={**environment(device), "peak_memory_mb": peak_memory_mb(device)},
+            timings={**self.timings, "total": time.perf_counter() - self._started},
+        )
+        if self.runs is not None:
+            Ledger(self.runs).add(record, outcomes)
+        if journal is not None:
+            journal.remove()
+        return record
+
+
+@contextmanager
+def _evaluating(model: Backbone | StoredFeatures | None) -> Iterator[None]:
+    """A live module is put into evaluation and given back as it was; a loaded one already is."""
+    context = getattr(model, "evaluating", nullcontext)
+    with context():
+        yield
