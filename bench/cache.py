@@ -1,0 +1,18 @@
+"""Where bench keeps what it can make again: nothing outside this folder is ever removed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+VARIABLE = "BENCH_CACHE"
+
+
+def cache_root() -> Path:
+    """The cache folder: ``$BENCH_CACHE``, else the platform's own (it may not exist yet)."""
+    given = os.environ.get(VARIABLE)
+    if given:
+        return Path(given).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("bench")).absolute()
