@@ -1,0 +1,293 @@
+"""The front door: the command line. Everything heavier than typer is imported inside the commands."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from bench._version import __version__
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.progress import Progress
+    from bench.record import Record
+
+app = typer.Typer(
+    name="bench",
+    help="Evaluate frozen visual representations: any checkpoint in, the columns of a paper's table out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="A path, timm:NAME, torchvision:NAME, demo:NAME or features:DIR.", metavar="SPEC"),
+]
+Arch = Annotated[str | None, typer.Option(help="Architecture of a bare weight file (timm's name).", metavar="NAME")]
+WeightsKey = Annotated[str | None, typer.Option(help="Which weight set of a file with several.", metavar="KEY")]
+Trust = Annotated[
+    bool, typer.Option("--trust-checkpoint", help="Let the file's pickle run code. Only for files you made yourself.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result document alone on stdout.")]
+Runs = Annotated[Path, typer.Option(help="The ledger: the folder where records gather.", metavar="DIR")]
+Data = Annotated[str | None, typer.Option(help="demo, a name under $BENCH_DATA, or kind:PATH.", metavar="SPEC")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command(rich_help_panel="Evaluate")
+def run(
+    model: Model = None,
+    suite: Annotated[str | None, typer.Option(help="Suites, comma-separated: knn,linear.", metavar="A,B")] = None,
+    data: Data = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="The model that the student learned from.", metavar="SPEC")
+    ] = None,
+    arch: Arch = None,
+    weights_key: WeightsKey = None,
+    protocol: Annotated[
+        list[str] | None, typer.Option(help="A protocol other than the default.", metavar="SUITE=NAME")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change an option: a named variant.", metavar="SUITE.OPTION=VALUE")
+    ] = None,
+    runs: Runs = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="Label of the model in reports.", metavar="LABEL")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of hold-out splits and probes (default 0).", min=0)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[
+        str | None, typer.Option(help="auto (the protocol's own), fp32, bf16 or fp16: another one is a named variant.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Images per forward (default: found by itself).", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Decoding processes (default: by the cores).", min=0)] = None,
+    limit: Annotated[int | None, typer.Option(help="Use N samples of each split, spread over classes.", min=1)] = None,
+    launcher: Annotated[str, typer.Option(help="local.")] = "local",
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Repeat the run of a record.", metavar="RECORD.json")
+    ] = None,
+    trust_checkpoint: Trust = False,
+    json: Json = False,
+) -> None:
+    """Evaluate a model by one or more suites and write a record."""
+    if launcher != "local":
+        raise BenchError(f"--launcher {launcher} is not available in this version: there is 'local'")
+    asked = {
+        "--model": model, "--suite": suite, "--data": data, "--teacher": teacher, "--arch": arch,
+        "--weights-key": weights_key, "--protocol": protocol or None, "--set": set_ or None, "--name": name,
+        "--seed": seed, "--precision": precision, "--limit": limit,
+    }  # fmt: skip
+    with _stdout_for_the_result() as out:
+        if from_ is not None:
+            extra = [flag for flag, value in asked.items() if value is not None]
+            if extra:
+                raise BenchError(f"--from repeats a record as it was, so {', '.join(extra)} cannot go with it")
+            from bench.api import repeat
+
+            record = repeat(
+                from_, runs=runs, device=device, batch=batch, workers=workers, trust=trust_checkpoint,
+                progress=_progress(),
+            )  # fmt: skip
+        else:
+            if model is None or suite is None:
+                missing = "--model SPEC" if model is None else "--suite NAMES"
+                raise BenchError(
+                    f"bench run needs {missing}: bench run --model demo:mobilenetv2 --suite knn --data demo"
+                )
+            from bench.request import parse_pairs
+
+            protocols = parse_pairs(protocol or [], "--protocol", "suite=name")
+            settings = parse_pairs(set_ or [], "--set", "suite.option=value")
+            from bench.api import run as run_
+
+            record = run_(
+                model, [s.strip() for s in suite.split(",") if s.strip()], data, teacher=teacher, arch=arch,
+                weights_key=weights_key, protocols=protocols, settings=settings, runs=runs, name=name,
+                seed=seed or 0, device=device, precision=precision or "auto", batch=batch, workers=workers,
+                limit=limit, trust=trust_checkpoint, progress=_progress(),
+            )  # fmt: skip
+    _show(record, runs, as_json=json, out=out)
+
+
+@app.command(rich_help_panel="Evaluate")
+def demo(
+    runs: Runs = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Where the leaderboard goes.", metavar="DIR")] = Path("site"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """The whole way on the built-in data: two real encoders, two suites, a leaderboard. Two to three minutes, no network."""
+    from bench.demo import walk
+
+    with _stdout_for_the_result() as stdout:
+        walk(runs, out, device=device, progress=_progress(), show=lambda r: _show(r, runs, as_json=False, out=stdout))
+
+
+@app.command(rich_help_panel="Look")
+def inspect(
+    model: Annotated[str, typer.Option("--model", help="The checkpoint.", metavar="SPEC")],
+    arch: Arch = None,
+    weights_key: WeightsKey = None,
+    trust_checkpoint: Trust = False,
+    json: Json = False,
+) -> None:
+    """What a checkpoint holds and how it would be read: container, layout, architecture, coverage, transform, hazards."""
+    with _stdout_for_the_result() as out:
+        from bench.api import load
+
+        card = load(model, arch=arch, weights_key=weights_key, trust=trust_checkpoint).card
+    if json:
+        _emit(card.model_dump_json(indent=1), out)
+        return
+    from bench.registry import resolve
+
+    _emit(resolve("reports", "inspection")(card), out)
+
+
+@app.command("list", rich_help_panel="Look")
+def list_(
+    what: Annotated[str, typer.Argument(help="models, suites, protocols, data or features.")],
+    json: Json = False,
+) -> None:
+    """What there is: models, suites, protocols, data sets, stored features."""
+    from bench.listing import LISTINGS, render
+    from bench.registry import nearest
+
+    if what not in LISTINGS:
+        raise BenchError(f"bench list knows no '{what}'{nearest(what, list(LISTINGS))}")
+    with _stdout_for_the_result() as out:
+        rows = LISTINGS[what]()
+    _emit(render(what, rows, as_json=json), out)
+
+
+@app.command(rich_help_panel="Report")
+def publish(
+    runs: Runs = Path("runs"),
+    out: Annotated[Path | None, typer.Option(help="Where the pages go.", metavar="DIR")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Validate the ledger and write nothing.")] = False,
+) -> None:
+    """Make the leaderboard from the ledger: one self-contained page, with Markdown and CSV beside it."""
+    from bench.ledger import Ledger
+
+    if check:
+        problems = Ledger(runs).check()
+        if problems:
+            raise BenchError(
+                f"{len(problems)} of the ledger's documents in {runs} are damaged: {'; '.join(problems[:5])}"
+            )
+        typer.echo(f"{runs}: every record is valid and its outcomes are in place")
+        return
+    if out is None:
+        raise BenchError("bench publish needs --out DIR (or --check)")
+    from bench.registry import resolve
+
+    with _stdout_for_the_result() as stdout:
+        summary = resolve("reports", "site")(runs, out)
+    _emit(str(summary), stdout)
+
+
+@app.command(rich_help_panel="Look after")
+def clean(
+    verify: Annotated[bool, typer.Option("--verify", help="Check every checksum; remove damaged parts only.")] = False,
+    keep_gb: Annotated[
+        float | None, typer.Option(help="Trim to this size, least recently used first.", min=0, metavar="N")
+    ] = None,
+) -> None:
+    """The feature store: remove it, check it, or trim it."""
+    from bench.store import clean as clean_
+
+    typer.echo(str(clean_(verify=verify, keep_gb=keep_gb)))
+
+
+def main() -> NoReturn:
+    """Run the command line; every refusal is one sentence on stderr and exit code 2."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        code = app(standalone_mode=False)
+        _flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except BenchError as error:
+        _refuse(str(error))
+    except KeyboardInterrupt:
+        _refuse(
+            "interrupted; stored features and finished suites are kept, and the same command goes on where this stopped"
+        )
+    except BrokenPipeError:
+        # The reader of our output left: nothing to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
+    except Exception as error:
+        import click
+
+        if isinstance(error, click.exceptions.Exit):
+            sys.exit(error.exit_code)
+        if isinstance(error, click.exceptions.Abort):
+            _refuse("interrupted")
+        if isinstance(error, click.ClickException):
+            _refuse(error.format_message() or type(error).__name__)
+        if os.environ.get("BENCH_DEBUG"):
+            raise
+        _refuse(
+            f"a defect in bench, not in your input: {type(error).__name__}: {error} "
+            f"(set BENCH_DEBUG=1 for the traceback, and please report it)"
+        )
+
+
+def _refuse(sentence: str) -> NoReturn:
+    print(f"bench: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+
+
+def _progress() -> Progress:
+    from bench.progress import Progress
+
+    return Progress()
+
+
+@contextlib.contextmanager
+def _stdout_for_the_result() -> Iterator[int]:
+    """Within the block everything that any library prints goes to stderr; yields the real stdout's descriptor."""
+    sys.stdout.flush()
+    real = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield real
+    finally:
+        sys.stdout.flush()
+        os.dup2(real, 1)
+
+
+def _emit(text: str, descriptor: int) -> None:
+    with os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as stream:
+        stream.write(text if text.endswith("\n") else text + "\n")
+
+
+def _show(record: Record, runs: Path, *, as_json: bool, out: int) -> None:
+    if as_json:
+        _emit(record.to_json(), out)
+        return
+    from rich.console import Console
+
+    from bench.registry import resolve
+
+    with os.fdopen(os.dup(out), "w", encoding="utf-8") as stream:
+        resolve("reports", "terminal")(record, Console(file=stream))
+        stream.write(f"\nrecord  {runs / (record.run + '.json')}\n")
