@@ -51,7 +51,8 @@ class Backbone(nn.Module, ABC):
 
         if self.card.transform is None:
             raise BenchError(f"'{self.card.name}' has no image transform")
-        return apply(self.card.transform, image)
+        tensor: Tensor = apply(self.card.transform, image)
+        return tensor
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return self.features(images)

@@ -129,7 +129,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the leaderboard goes.", metavar="DIR")] = Path("site"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
-    """The whole way on the built-in data: two real encoders, two suites, a leaderboard. Two to three minutes, no network."""
+    """The whole way on the built-in data: real encoders, two suites, a leaderboard. Minutes, no network."""
     from bench.demo import walk
 
     with _stdout_for_the_result() as stdout:
@@ -144,7 +144,7 @@ def inspect(
     trust_checkpoint: Trust = False,
     json: Json = False,
 ) -> None:
-    """What a checkpoint holds and how it would be read: container, layout, architecture, coverage, transform, hazards."""
+    """What a checkpoint holds and how it would be read; evaluates nothing."""
     with _stdout_for_the_result() as out:
         from bench.api import load
 

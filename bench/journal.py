@@ -63,6 +63,7 @@ class Journal:
         np.savez(
             buffer,
             document=np.frombuffer(json.dumps(document).encode(), dtype=np.uint8),
+            allow_pickle=False,
             **{f"array{index}": array for index, (_, _, array) in enumerate(arrays)},
         )
         write_atomically(self.folder / f"{suite}.npz", buffer.getvalue())

@@ -123,9 +123,11 @@ class LiveBackbone(Backbone):
         if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(images):
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise BenchError(
-                f"the module {self.card.architecture} gave {shape} for {len(images)} images, which is no [B, D] feature: "
-                f"say with wrap(..., pooled=function or method name) how to get one"
+                f"the module {self.card.architecture} gave {shape} for {len(images)} images, which is no [B, D] "
+                f"feature: say with wrap(..., pooled=function or method name) how to get one"
             )
+        if self.card.dims != {"pooled": output.shape[1]}:
+            self.card = self.card.model_copy(update={"dims": {"pooled": output.shape[1]}})
         return {"pooled": output.float()}
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
@@ -136,7 +138,7 @@ class LiveBackbone(Backbone):
         """Eval mode, gradients off, the card brought up to date; everything given back at the end, also on an error."""
         modes = [(part, part.training) for part in self.module.modules()]
         states = (random.getstate(), np.random.get_state(), torch.get_rng_state())
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
         try:
             self.module.eval()
             with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Progress on stderr: rich bars with rate and time left on a terminal, plain lines elsewhere, nothing below two seconds."""
+"""Progress on stderr: rich bars with rate and time left on a terminal, plain lines elsewhere, nothing below 2 s."""
 
 from __future__ import annotations
 

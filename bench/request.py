@@ -1,4 +1,4 @@
-"""Request: the arguments of one run, checked before anything heavy is loaded; a Record keeps it, and repeats from it."""
+"""Request: the arguments of one run, checked before anything heavy is loaded; a Record keeps it."""
 
 from __future__ import annotations
 
