@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ class Journal:
             measurements = [Measurement.model_validate(m) for m in document["measurements"]]
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
             # Damaged by something other than us: the suite simply runs again.
             path.unlink(missing_ok=True)
             return None

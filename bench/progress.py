@@ -104,7 +104,7 @@ class Progress:
             self._bars = _bars(self.stream)
             self._bars.start()
         if stage.bar is None:
-            stage.bar = self._bars.add_task(stage.name, total=stage.total)
+            stage.bar = self._bars.add_task(stage.name, total=stage.total, note="")
         count = f"{stage.done:,}/{stage.total:,}" if stage.total else f"{stage.done:,}"
         note = "  ".join(part for part in (f"{count} {stage.unit}".strip(), stage.pace(), stage.note) if part)
         self._bars.update(stage.bar, completed=stage.done, note=note)

@@ -1,0 +1,100 @@
+"""bench.wrap: the training loop finds everything as it left it."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import bench
+from bench.card import Transform
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5))
+
+
+def test_modes_and_random_states_come_back_even_after_an_error():
+    module = network().train()
+    module[1].eval()
+    before = [part.training for part in module.modules()]
+    live = bench.wrap(module)
+    torch.manual_seed(7)
+    np.random.seed(7)
+    random.seed(7)
+    expected = (torch.rand(1), np.random.rand(), random.random())
+    torch.manual_seed(7)
+    np.random.seed(7)
+    random.seed(7)
+    with pytest.raises(RuntimeError, match="stop"), live.evaluating():
+        assert not any(part.training for part in module.modules())
+        torch.rand(5)
+        np.random.rand(5)
+        random.random()
+        raise RuntimeError("stop")
+    assert [part.training for part in module.modules()] == before
+    assert (torch.rand(1), np.random.rand(), random.random()) == expected
+
+
+def test_running_statistics_and_gradients_are_untouched():
+    module = network().train()
+    live = bench.wrap(module)
+    statistics = module[1].running_mean.clone()
+    with live.evaluating():
+        out = live.features(torch.randn(2, 3, 8, 8))["pooled"]
+    assert out.shape == (2, 4)
+    assert not out.requires_grad
+    assert torch.equal(module[1].running_mean, statistics)
+    assert all(p.requires_grad for p in module.parameters())
+
+
+def test_the_card_follows_the_weights():
+    module = network()
+    live = bench.wrap(module, step=10, epoch=0.5, name="mine")
+    with live.evaluating():
+        first = live.card
+    with torch.no_grad():
+        module[0].weight += 1
+    with live.evaluating():
+        second = live.card
+    assert first.weight_digest != second.weight_digest
+    assert (second.step, second.epoch, second.name) == (10, 0.5, "mine")
+
+
+def test_ways_to_say_where_the_feature_is():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Linear(3, 5)
+
+        def embed(self, x):
+            return self.body(x.mean((2, 3)))
+
+        def forward(self, x):
+            return {"z": self.embed(x), "other": None}
+
+    net, images = Net(), torch.randn(2, 3, 4, 4)
+    want = net.embed(images)
+    assert torch.equal(bench.wrap(net, pooled="embed").features(images)["pooled"], want)
+    assert torch.equal(bench.wrap(net, pooled=lambda out: out["z"]).features(images)["pooled"], want)
+    with pytest.raises(bench.BenchError, match="pooled="):
+        bench.wrap(net).features(images)
+    with pytest.raises(bench.BenchError, match="no method 'missing'"):
+        bench.wrap(net, pooled="missing")
+
+
+def test_transforms():
+    module = network()
+    assert bench.wrap(module, transform={"resize": 32, "crop": 32}).card.transform == Transform(resize=32, crop=32)
+    own = bench.wrap(module, transform=lambda image: torch.zeros(3, 8, 8))
+    assert own.card.transform.custom
+    assert own.preprocess(None).shape == (3, 8, 8)
+    with pytest.raises(bench.BenchError, match="transform"):
+        bench.wrap(module, transform=3)
+
+
+def test_wrappers_of_data_parallel_are_looked_through():
+    module = network()
+    assert bench.wrap(nn.DataParallel(module)).module is module
