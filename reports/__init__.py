@@ -4,5 +4,6 @@ from bench.registry import Entry
 
 TABLE = {
     "terminal": Entry("reports.terminal:show", "one record as a table on the terminal"),
+    "inspection": Entry("reports.inspection:render", "a card: how a checkpoint was read"),
     "site": Entry("reports.site:publish", "the ledger as a self-contained page, with Markdown and CSV beside it"),
 }
