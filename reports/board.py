@@ -1,0 +1,193 @@
+"""The board: models in rows, comparable measurements in columns, made from the ledger with pandas."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+
+from reports.comparable import Column, column_of, differing
+from reports.wording import setting_label
+
+if TYPE_CHECKING:
+    from bench.card import Card
+    from bench.record import Measurement, Record
+
+
+class Model(NamedTuple):
+    """A row: the label, the weights and the input transform. Another transform of the same weights is another row."""
+
+    name: str
+    weights: str
+    transform: str
+
+
+@dataclass
+class Cell:
+    """One model in one column: one run, or the repeats of it."""
+
+    measurements: list[Measurement]
+    runs: list[str]
+
+    @property
+    def newest(self) -> Measurement:
+        return self.measurements[-1]
+
+    @property
+    def value(self) -> float:
+        """Mean over repeats."""
+        return statistics.fmean(m.value for m in self.measurements)
+
+    @property
+    def sd(self) -> float | None:
+        """Sample deviation over repeats; what the measurement itself says when there is one run."""
+        if len(self.measurements) == 1:
+            return self.newest.sd
+        return statistics.stdev(m.value for m in self.measurements)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The interval of the number shown: a mean of repeats that differ has none."""
+        return self.newest.interval if len({m.value for m in self.measurements}) == 1 else None
+
+    @property
+    def flags(self) -> list[str]:
+        """What stands beside the number wherever it is shown."""
+        said = []
+        if any(m.selection == "best_on_test" for m in self.measurements):
+            said.append("selected on test")
+        if not all(m.verified for m in self.measurements):
+            said.append("unverified")
+        return said
+
+
+@dataclass
+class Head:
+    """A column with its words."""
+
+    column: Column
+    title: str
+    """``knn top1``."""
+    subtitle: str
+    """Protocol and setting, and what tells it from a column of the same title."""
+    headline: bool
+
+
+@dataclass
+class Section:
+    """One data set and split: its columns, and the models that have a number in any of them, best first."""
+
+    dataset: str
+    split: str
+    fingerprint: str
+    samples: int
+    heads: list[Head]
+    models: list[Model]
+
+
+@dataclass
+class Board:
+    """``cells[model, column]``; ``sections`` arrange them for reading."""
+
+    cards: dict[Model, Card] = field(default_factory=dict)
+    cells: dict[tuple[Model, Column], Cell] = field(default_factory=dict)
+    sections: list[Section] = field(default_factory=list)
+    records: int = 0
+
+
+def assemble(records: Iterable[Record]) -> Board:
+    """The board of ``records``, oldest first: a model's repeats in one cell, nothing incomparable in one column."""
+    board = Board()
+    labels: dict[Column, str] = {}
+    headlines: set[Column] = set()
+    for record in records:
+        board.records += 1
+        transform = record.model.transform.model_dump_json() if record.model.transform else ""
+        model = Model(record.name, record.model.weight_digest, transform)
+        board.cards[model] = record.model
+        for m in record.measurements:
+            column = column_of(m, record.model)
+            labels.setdefault(column, setting_label(m))
+            if m.headline:
+                headlines.add(column)
+            cell = board.cells.setdefault((model, column), Cell([], []))
+            cell.measurements.append(m)
+            cell.runs.append(record.run)
+    board.sections = list(_sections(board, labels, headlines))
+    return board
+
+
+def frame(board: Board) -> pd.DataFrame:
+    """One row per cell: what the CSV holds, full precision."""
+    rows = []
+    for (model, column), cell in board.cells.items():
+        card, interval = board.cards[model], cell.interval
+        rows.append(
+            {
+                "model": model.name, "architecture": card.architecture, "parameters": card.parameters,
+                "weights": card.weight_digest, **column._asdict(),
+                "headline": any(m.headline for m in cell.measurements), "value": cell.value,
+                "low": interval[0] if interval else None, "high": interval[1] if interval else None,
+                "confidence": cell.newest.confidence, "n": cell.newest.n, "runs": len(cell.runs), "sd": cell.sd,
+                "flags": "; ".join(cell.flags), "records": " ".join(cell.runs),
+            }
+        )  # fmt: skip
+    table = pd.DataFrame(rows)
+    return table.sort_values(["dataset", "split", "suite", "metric", "settings", "model"]) if rows else table
+
+
+def _sections(board: Board, labels: dict[Column, str], headlines: set[Column]) -> Iterable[Section]:
+    if not board.cells:
+        return
+    long = pd.DataFrame(
+        [
+            (model, column, column.dataset, column.split, column.fingerprint, cell.value, cell.newest.n)
+            for (model, column), cell in board.cells.items()
+        ],
+        columns=["model", "column", "dataset", "split", "fingerprint", "value", "n"],
+    )
+    for (dataset, split, fingerprint), part in long.groupby(["dataset", "split", "fingerprint"]):
+        columns = sorted(set(part["column"]), key=lambda c: (c not in headlines, c.suite, c.protocol, c))
+        values = {(model, column): value for model, column, value in part[["model", "column", "value"]].to_numpy()}
+        models = _best_first(list(dict.fromkeys(part["model"])), columns, values)
+        heads = [
+            Head(c, f"{c.suite} {c.metric}", subtitle(c, columns, labels), c in headlines) for c in columns
+        ]  # fmt: skip
+        yield Section(str(dataset), str(split), str(fingerprint), int(part["n"].max()), heads, models)
+
+
+def subtitle(column: Column, among: Sequence[Column], labels: dict[Column, str]) -> str:
+    """Protocol and setting; and, when another column has the same two, what makes them incomparable."""
+    parts = [column.protocol]
+    if labels[column]:
+        parts.append(labels[column])
+    same = [c for c in among if c[:2] == column[:2] and c.protocol == column.protocol and labels[c] == labels[column]]
+    told = {
+        "engine": column.engine,
+        "precision": column.precision,
+        "selection rule": f"selection {column.selection}",
+        "training data": f"learned from {column.learned_from[:19]}",
+        "feature": f"feature {column.feature}",
+        "transform": f"transform {column.transform}",
+        "settings": column.settings,
+    }
+    fields = {name for other in same for name in differing(column, other)}
+    return ", ".join([*parts, *(text for name, text in told.items() if name in fields)])
+
+
+def _best_first(
+    models: list[Model], columns: Sequence[Column], values: dict[tuple[Model, Column], float]
+) -> list[Model]:
+    """By the first column, best first; models without a number there follow, by the next column, and so on."""
+
+    def rank(model: Model) -> tuple[float, ...]:
+        signed = []
+        for column in columns:
+            value = values.get((model, column))
+            signed.append(float("inf") if value is None else -value if column.direction == "higher" else value)
+        return tuple(signed)
+
+    return sorted(models, key=lambda model: (rank(model), model))

@@ -1,0 +1,115 @@
+"""Which measurements may stand beside each other (law 2), at the two strictnesses that reports need.
+
+Two records of *one* network are compared sample by sample: there every field must agree, the input transform and the
+token read included (`exact_differences`).
+
+A leaderboard compares *networks*. The input transform and the token that a network's paper evaluates frozen belong to
+the network like its weights do, so there the *rule* must agree instead of the value: "the network's own transform" and
+"the network's own pooled feature" are one rule whatever they resolve to; anything else, an overridden transform or a
+protocol that asks for a particular token, is compared as it stands (`column_of`). Protocol, engine, selection rule,
+precision, data set, split and both fingerprints must agree in either case.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from bench.card import Card
+    from bench.record import Measurement
+
+OWN = "the model's own"
+
+
+class Column(NamedTuple):
+    """All that measurements in one column of a board share. Every field is text, so columns sort and hash."""
+
+    suite: str
+    metric: str
+    unit: str
+    direction: str
+    dataset: str
+    split: str
+    fingerprint: str
+    learned_from: str
+    protocol: str
+    settings: str
+    selection: str
+    engine: str
+    feature: str
+    transform: str
+    precision: str
+
+
+FIELD_NAMES = {
+    "learned_from": "training data",
+    "fingerprint": "data fingerprint",
+    "dataset": "data set",
+    "selection": "selection rule",
+    "direction": "direction of better",
+}
+
+
+def column_of(m: Measurement, card: Card) -> Column:
+    """The board's column of a measurement of the model ``card``."""
+    feature = dict(m.feature)
+    if feature.get("tokens") == card.feature:
+        feature["tokens"] = OWN
+    own_transform = m.transform == card.transform
+    return _column(m, feature, OWN if own_transform else _text(m.transform.model_dump() if m.transform else None))
+
+
+def exact_column(m: Measurement) -> Column:
+    """As `column_of`, with token and transform as they are."""
+    return _column(m, m.feature, _text(m.transform.model_dump(mode="json") if m.transform else None))
+
+
+def _column(m: Measurement, feature: dict[str, Any], transform: str) -> Column:
+    return Column(
+        suite=m.suite,
+        metric=m.metric,
+        unit=m.unit,
+        direction="higher" if m.higher_is_better else "lower",
+        dataset=m.dataset,
+        split=m.split,
+        fingerprint=m.fingerprint,
+        learned_from=m.train_fingerprint or "",
+        protocol=m.protocol,
+        settings=_text(m.settings),
+        selection=m.selection,
+        engine=f"{m.engine.name} {m.engine.version}",
+        feature=_text(feature),
+        transform=transform,
+        precision=m.precision,
+    )
+
+
+def differing(a: Column, b: Column) -> list[str]:
+    """Names of the fields in which two columns differ, as people call them."""
+    return [FIELD_NAMES.get(field, field) for field in Column._fields if getattr(a, field) != getattr(b, field)]
+
+
+def exact_differences(a: Measurement, b: Measurement) -> list[str]:
+    """Why two measurements of one network must not be subtracted: ``protocol: knn/dino@1 against knn/ibot@1``..."""
+    first, second = exact_column(a), exact_column(b)
+    return [
+        f"{FIELD_NAMES.get(field, field)}: {getattr(first, field) or 'none'} against {getattr(second, field) or 'none'}"
+        for field in Column._fields
+        if getattr(first, field) != getattr(second, field)
+    ]
+
+
+def _text(document: Any) -> str:
+    """Equal for equal JSON documents, whatever the order of keys; 1 and 1.0 are one number."""
+    return json.dumps(_canonical(document), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _canonical(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {str(key): _canonical(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_canonical(value) for value in node]
+    if isinstance(node, float) and node.is_integer() and not isinstance(node, bool):
+        return int(node)
+    return node
