@@ -1,0 +1,139 @@
+"""The command line: cheap to start, one sentence for every refusal, stdout for the result alone."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def bench(*args: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *args],
+        cwd=environment.pop("cwd", ROOT),
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def refused(result: subprocess.CompletedProcess) -> str:
+    """The one sentence of a refusal."""
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert "Traceback" not in result.stderr
+    assert lines[-1].startswith("bench: ")
+    assert "a defect in bench" not in lines[-1]
+    return lines[-1]
+
+
+HEAVY = {"torch", "numpy", "pandas", "faiss", "sklearn", "scipy", "timm", "torchvision", "pydantic", "PIL", "datasets"}
+
+
+@pytest.mark.parametrize("args", [["--help"], ["run", "--help"], ["--version"]])
+def test_looking_at_the_help_imports_nothing_heavy(args):
+    code = (
+        "import sys\n"
+        "sys.argv = ['bench', *%r]\n"
+        "try:\n"
+        "    from bench.cli import main; main()\n"
+        "except SystemExit: pass\n"
+        "print('MODULES', ' '.join(sorted(m for m in sys.modules if '.' not in m)))\n" % (args,)
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    modules = set(done.stdout.split("MODULES", 1)[1].split())
+    assert not modules & HEAVY
+
+
+def test_listing_suites_and_data_imports_no_framework():
+    code = "import sys; from bench.listing import LISTINGS as L; L['suites'](); L['protocols'](); L['data'](); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert not set(done.stdout.split()) & {"torch", "faiss", "pandas", "timm", "sklearn"}
+
+
+@pytest.mark.parametrize("what", ["models", "suites", "protocols", "data"])
+def test_lists(what):
+    table = bench("list", what)
+    assert table.returncode == 0, table.stderr
+    rows = json.loads(bench("list", what, "--json").stdout)
+    assert len(table.stdout.splitlines()) == len(rows) + 1
+    assert rows
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["run"], ["--model"]),
+        (["run", "--model", "demo:mobilenetv2"], ["--suite"]),
+        (["run", "--model", "x.pth", "--suite", "knnn"], ["unknown suite 'knnn'", "nearest: knn"]),
+        (["run", "--model", "x.pth", "--suite", "knn", "--protocol", "knn=dinoo"], ["knn/dino"]),
+        (["run", "--model", "x.pth", "--suite", "knn", "--protocol", "linear=logreg"], ["suite 'linear' is not run"]),
+        (["run", "--model", "x.pth", "--suite", "knn", "--set", "knn.kk=3"], ["no option 'kk'"]),
+        (["run", "--model", "x.pth", "--suite", "knn", "--set", "knn.k=ten"], ["knn.k", "whole number"]),
+        (["run", "--model", "x.pth", "--suite", "knn", "--set", "k=3"], ["--set takes suite.option=value"]),
+        (["run", "--model", "missing.pth", "--suite", "knn", "--data", "demo"], ["missing.pth"]),
+        (["run", "--model", "dem:x", "--suite", "knn", "--data", "demo"], ["nearest: demo"]),
+        (["run", "--model", "demo:mobilenetv2", "--suite", "knn", "--data", "demoo"], ["demoo", "demo"]),
+        (["run", "--model", "demo:mobilenetv2", "--suite", "knn", "--data", "imagefolder:/no/such"], ["/no/such"]),
+        (["run", "--model", "x", "--suite", "knn", "--limit", "0"], ["--limit"]),
+        (["run", "--model", "x", "--suite", "knn", "--precision", "fp8"], ["precision"]),
+        (["run", "--model", "x", "--suite", "knn", "--device", "tpu", "--data", "demo"], ["tpu"]),
+        (["run", "--from", "no-record.json"], ["no-record.json"]),
+        (["run", "--from", "r.json", "--model", "x"], ["--model cannot go with it"]),
+        (["list", "modles"], ["nearest: models"]),
+        (["publish", "--runs", "no-such-ledger", "--out", "site"], ["no-such-ledger"]),
+        (["frobnicate"], ["frobnicate"]),
+        (["inspect", "--model", "README.md"], ["README.md"]),
+    ],
+)
+def test_refusals_are_one_sentence(args, words, tmp_path):
+    sentence = refused(bench(*args, BENCH_CACHE=str(tmp_path)))
+    for word in words:
+        assert word in sentence
+
+
+def test_json_prints_the_record_alone(features_dir, tmp_path):
+    done = bench("run", "--model", f"features:{features_dir}", "--suite", "knn", "--runs", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["schema"] == 1
+    assert json.loads((tmp_path / f"{record['run']}.json").read_text()) == record
+
+
+def test_a_record_can_be_run_again(features_dir, tmp_path):
+    args = ["--suite", "knn,linear", "--set", "linear.C=0.01", "--set", "knn.k=5", "--seed", "3", "--json"]
+    first = json.loads(bench("run", "--model", f"features:{features_dir}", "--runs", str(tmp_path), *args).stdout)
+    again = bench("run", "--from", str(tmp_path / f"{first['run']}.json"), "--runs", str(tmp_path), "--json")
+    assert again.returncode == 0, again.stderr
+    second = json.loads(again.stdout)
+    assert second["run"] != first["run"]
+    for record in (first, second):
+        for measurement in record["measurements"]:
+            measurement.pop("seconds")
+            measurement.pop("outcomes")
+    assert second["measurements"] == first["measurements"]
+    assert {m["protocol"] for m in first["measurements"]} == {"knn/dino@1+k=5", "linear/logreg@1+C=0.01"}
+
+
+def test_a_record_is_not_repeated_on_other_features(features_dir, tmp_path):
+    import numpy as np
+
+    first = json.loads(
+        bench("run", "--model", f"features:{features_dir}", "--suite", "knn", "--runs", str(tmp_path), "--json").stdout
+    )
+    with np.load(features_dir / "test.npz") as stored:
+        x, y = stored["x"] + 1, stored["y"]
+    np.savez(features_dir / "test.npz", x=x, y=y)
+    sentence = refused(bench("run", "--from", str(tmp_path / f"{first['run']}.json"), "--runs", str(tmp_path)))
+    assert "not those of the record" in sentence

@@ -1,0 +1,26 @@
+"""What every test may rely on: no network, a cache of its own, small features on disk."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or fills the user's feature store, and none reaches a hub."""
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("BENCH_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def features_dir(tmp_path_factory) -> Path:
+    """Three separable clusters, 60 + 30 samples of 8 numbers, in the form of `features:`."""
+    folder = tmp_path_factory.mktemp("features")
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((3, 8)) * 2
+    for split, n in (("train", 60), ("test", 30)):
+        y = np.arange(n) % 3
+        np.savez(folder / f"{split}.npz", x=(centres[y] + rng.standard_normal((n, 8))).astype(np.float32), y=y)
+    return folder
