@@ -1,5 +1,6 @@
 """Killed at any instant and started again, a run ends with the record that an undisturbed run gives."""
 
+import contextlib
 import json
 import os
 import random
@@ -57,10 +58,8 @@ def disturbed(tmp_path: Path, kills: int, seed: int, limit: int) -> None:
             start_new_session=True,
         )
         time.sleep(instants.uniform(0, whole))
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
         left = list((folder / "runs").glob("*.json")) if (folder / "runs").exists() else []
         if not left:
