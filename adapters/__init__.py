@@ -13,3 +13,11 @@ TABLE = {
     "torchvision": Entry("adapters.torchvision_models:load", "a torchvision model by name"),
     "features": Entry("adapters.features:load", "features made elsewhere: a folder with train.npz and test.npz"),
 }
+
+MODELS = {
+    "demo:efficientnet-lite0": Entry(TABLE["demo"].target, "ImageNet-1k, supervised, 224 px, classifier included"),
+    "demo:efficientnet-lite1": Entry(TABLE["demo"].target, "ImageNet-1k, supervised, 240 px, classifier included"),
+    "demo:efficientnet-lite2": Entry(TABLE["demo"].target, "ImageNet-1k, supervised, 260 px, classifier included"),
+    "demo:mobilenetv2": Entry(TABLE["demo"].target, "ImageNet-1k, supervised, 224 px, no classifier"),
+}
+"""Models that have a name and need no file of the user's; any of them takes ``@SIZE`` for another resolution."""

@@ -17,7 +17,7 @@ def models() -> Rows:
         {"model": name if name == "path" else f"{name}:...", "what": entry.summary}
         for name, entry in table("adapters").items()
     ]
-    return rows + [{"model": spec, "what": what} for spec, what in resolve("adapters", "demo").names().items()]
+    return rows + [{"model": spec, "what": entry.summary} for spec, entry in table("models").items()]
 
 
 def suites() -> Rows:

@@ -14,13 +14,14 @@ from typing import Any, Literal, NamedTuple
 
 from bench.errors import BenchError
 
-Room = Literal["adapters", "suites", "datasets", "reports"]
+Room = Literal["adapters", "models", "suites", "datasets", "reports"]
 
-_MODULES: dict[str, str] = {
-    "adapters": "adapters",
-    "suites": "suites",
-    "datasets": "bench.data",
-    "reports": "reports",
+_TABLES: dict[str, tuple[str, str]] = {
+    "adapters": ("adapters", "TABLE"),
+    "models": ("adapters", "MODELS"),
+    "suites": ("suites", "TABLE"),
+    "datasets": ("bench.data", "TABLE"),
+    "reports": ("reports", "TABLE"),
 }
 
 
@@ -34,14 +35,14 @@ class Entry(NamedTuple):
 @functools.cache
 def table(room: Room) -> dict[str, Entry]:
     """All rows of a room, ours first, then those of installed plug-ins. Imports the room's ``__init__`` alone."""
-    name = _MODULES[room]
+    name, attribute = _TABLES[room]
     module = import_module(name)
-    if not hasattr(module, "TABLE"):
+    if not hasattr(module, attribute):
         raise BenchError(
             f"the package '{name}' that Python found at {getattr(module, '__file__', '?')} is not bench's: another "
             f"distribution of that name is installed; install bench in a virtual environment of its own"
         )
-    rows: dict[str, Entry] = dict(module.TABLE)
+    rows: dict[str, Entry] = dict(getattr(module, attribute))
     for point in entry_points(group=f"bench.{room}"):
         origin = point.dist.name if point.dist else "a plug-in"
         rows.setdefault(point.name, Entry(point.value, f"from {origin}"))
