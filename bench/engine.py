@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.card import Card, digest_of
 from bench.errors import BenchError
@@ -71,7 +71,7 @@ class Engine:
         self.progress = progress
         self.device: torch.device = choose(device)
         self.timings: dict[str, float] = {}
-        self.excluded: dict[Source, dict[str, int]] = {}
+        self.left_out: dict[Source, dict[str, Any]] = {}
         self._started = time.perf_counter()
         self._opened: dict[str, Splits] = {}
         if runs is not None and runs.exists() and not runs.is_dir():
@@ -197,8 +197,6 @@ class Engine:
         names = sorted({name for item in mine for name in item.needs.features})
         splits = self._opened[source.data]
         found: dict[str, FeatureSet] = {}
-        if not getattr(model, "live", False):
-            model.to(self.device)
         for split in ("train", "test"):
             if not any(split in item.needs.splits for item in mine):
                 continue
@@ -213,10 +211,10 @@ class Engine:
                     workers=self.workers,
                     progress=self.progress,
                 )
-            for stage, seconds in extraction.timings.items():
-                self.timings[stage] = self.timings.get(stage, 0.0) + seconds
-            if extraction.corrupt:
-                self.excluded.setdefault(source, {})[split] = len(extraction.corrupt)
+            for stage in ("decode", "forward", "wait", "write"):
+                self.timings[stage] = self.timings.get(stage, 0.0) + extraction.timings.get(stage, 0.0)
+            if left_out := extraction.details():
+                self.left_out.setdefault(source, {})[split] = left_out
             found[split] = extraction.features
         known[key] = found
         return found
@@ -253,8 +251,8 @@ class Engine:
                 name = f"{item.name}-{outcome.name}"
                 tables[name] = outcome.arrays
                 update["outcomes"] = name
-            if item.source in self.excluded:
-                update["details"] = {**measurement.details, "corrupt_images_left_out": self.excluded[item.source]}
+            if item.source in self.left_out:
+                update["details"] = {**measurement.details, "left_out": self.left_out[item.source]}
             if not measurement.seconds:
                 update["seconds"] = time.perf_counter() - last
             last = time.perf_counter()

@@ -7,7 +7,6 @@ import pytest
 import torch
 from storehelp import Arrays, Tiny, reference
 
-from bench.errors import BenchError
 from bench.extract import extract
 from bench.progress import Progress
 

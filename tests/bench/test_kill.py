@@ -24,7 +24,7 @@ def command(runs: Path, limit: int) -> list[str]:
 
 
 def environment(cache: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "BENCH_CACHE": str(cache), "BENCH_SHARD_MB": "0.3"}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "BENCH_CACHE": str(cache)}
 
 
 def finished(runs: Path) -> dict:
