@@ -1,12 +1,12 @@
 """Data sets by SPEC: a name, or ``kind:PATH``. Each row opens to `bench.dataset.Splits`.
 
-A reader is a function ``open_(rest, *, cache) -> Splits``; ``rest`` is what follows the colon (empty for a name).
+A reader is a function ``open_x(rest) -> Splits``; ``rest`` is what follows the colon (empty for a name).
 """
 
 from bench.registry import Entry
 
 TABLE = {
-    "demo": Entry("bench.data.demo:open_demo", "2 000 + 1 000 images of Fashion-MNIST, bundled"),
+    "demo": Entry("bench.data.demo_images:open_demo", "2 000 + 1 000 images of Fashion-MNIST, bundled"),
     "fashion-mnist": Entry("bench.data.idx:open_fashion_mnist", "60 000 + 10 000 images, 10 classes, IDX files"),
     "imagefolder": Entry("bench.data.imagefolder:open_imagefolder", "a folder per class, in train/ and val/ or test/"),
     "torchvision": Entry("bench.data.torchvision_sets:open_torchvision", "a torchvision data set under $BENCH_DATA"),

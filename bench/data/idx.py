@@ -1,0 +1,83 @@
+"""IDX files: Fashion-MNIST as published (``train-images-idx3-ubyte.gz`` and its kin, packed or not)."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from bench.data.arrays import ArrayDataset
+from bench.data.opening import data_folders, not_found
+from bench.dataset import Splits
+from bench.errors import BenchError
+
+CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+_SYSTEM = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist puts the files."""
+_LARGEST = 2**31
+"""Bytes after unpacking, against archives that grow without end."""
+
+
+def open_fashion_mnist(rest: str) -> Splits:
+    """Fashion-MNIST (Xiao et al. 2017): 60 000 train and 10 000 test images of 28 x 28, 10 classes.
+
+    ``rest``: the folder with the four files; empty: ``$BENCH_DATA/fashion-mnist`` or the system's own.
+    """
+    looked = [Path(rest).expanduser()] if rest else [*data_folders("fashion-mnist"), _SYSTEM]
+    for folder in looked:
+        if _find(folder, "train-images-idx3-ubyte") is not None:
+            return Splits(_split(folder, "train", "train"), _split(folder, "test", "t10k"))
+    raise not_found(
+        "fashion-mnist",
+        looked,
+        "put train-images-idx3-ubyte.gz and the other three files there, or install Debian's dataset-fashion-mnist",
+    )
+
+
+def _split(folder: Path, split: str, stem: str) -> ArrayDataset:
+    images = read_idx(_need(folder, f"{stem}-images-idx3-ubyte"), ndim=3)
+    labels = read_idx(_need(folder, f"{stem}-labels-idx1-ubyte"), ndim=1)
+    if len(images) != len(labels):
+        raise BenchError(f"{folder}: {stem} has {len(images)} images but {len(labels)} labels")
+    if len(labels) and labels.max() >= len(CLASSES):
+        raise BenchError(f"{folder}: {stem} has the label {labels.max()}, but there are {len(CLASSES)} classes")
+    return ArrayDataset("fashion-mnist", split, images, labels, CLASSES)
+
+
+def read_idx(path: Path, *, ndim: int) -> np.ndarray:
+    """The uint8 array of an IDX file, gzip-packed or not (the content decides, not the name).
+
+    Raises `BenchError` when it is no IDX file of unsigned bytes with ``ndim`` dimensions, or is not whole.
+    """
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            with gzip.open(path) as stream:
+                content = stream.read(_LARGEST)
+    except (OSError, EOFError, zlib.error) as error:
+        raise BenchError(f"{path} cannot be read ({error}): provide the file again") from None
+    if len(content) < 4 + 4 * ndim or content[:4] != bytes([0, 0, 8, ndim]):
+        raise BenchError(f"{path} is not an IDX file of unsigned bytes in {ndim} dimensions")
+    shape = tuple(int(n) for n in np.frombuffer(content, dtype=">u4", count=ndim, offset=4))
+    body = len(content) - 4 - 4 * ndim
+    expected = 1
+    for n in shape:
+        expected *= n
+    if body != expected:
+        raise BenchError(f"{path} promises {shape} but holds {body} bytes instead of {expected}: provide it again")
+    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * ndim).reshape(shape)
+
+
+def _find(folder: Path, stem: str) -> Path | None:
+    return next((path for path in (folder / f"{stem}.gz", folder / stem) if path.is_file()), None)
+
+
+def _need(folder: Path, stem: str) -> Path:
+    path = _find(folder, stem)
+    if path is None:
+        raise BenchError(f"{folder} lacks {stem}.gz (or {stem}), one of the four files of Fashion-MNIST")
+    return path

@@ -1,0 +1,47 @@
+"""A part of a data set, with a name and a fingerprint of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.dataset import Dataset
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class Subset:
+    """The samples ``indices`` (ascending) of ``dataset``."""
+
+    def __init__(self, dataset: Dataset, indices: np.ndarray) -> None:
+        self._dataset = dataset
+        self._indices = indices
+        self.name = f"{dataset.name}[{len(indices)} of {len(dataset)}]"
+        self.split = dataset.split
+        self.classes = dataset.classes
+        self.class_ids = dataset.class_ids
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self._dataset.labels[self._indices]
+
+    @property
+    def ids(self) -> Sequence[str]:
+        ids = self._dataset.ids
+        return [ids[int(i)] for i in self._indices]
+
+    @property
+    def fingerprint(self) -> str:
+        # The whole set's content and the choice: alike on every machine, without reading a byte again.
+        chosen = hashlib.sha256(self._indices.astype("<i8").tobytes()).hexdigest()
+        return f"sha256:{hashlib.sha256(f'{self._dataset.fingerprint}|{chosen}'.encode()).hexdigest()}"
+
+    def image(self, index: int) -> Image.Image:
+        return self._dataset.image(int(self._indices[index]))
