@@ -4,6 +4,7 @@ from bench.registry import Entry
 
 TABLE = {
     "terminal": Entry("reports.terminal:show", "one record as a table on the terminal"),
+    "compare": Entry("reports.compare:run", "two records, paired on the same samples"),
     "inspection": Entry("reports.inspection:render", "a card: how a checkpoint was read"),
     "site": Entry("reports.site:publish", "the ledger as a self-contained page, with Markdown and CSV beside it"),
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
-from reports.comparable import Column, column_of, differing
+from reports.comparable import Column, called, column_of, differing
 from reports.wording import setting_label
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def subtitle(column: Column, among: Sequence[Column], labels: dict[Column, str])
         "transform": f"transform {column.transform}",
         "settings": column.settings,
     }
-    fields = {name for other in same for name in differing(column, other)}
+    fields = {name for other in same for name in map(called, differing(column, other))}
     return ", ".join([*parts, *(text for name, text in told.items() if name in fields)])
 
 

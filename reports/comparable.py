@@ -1,7 +1,7 @@
 """Which measurements may stand beside each other (law 2), at the two strictnesses that reports need.
 
 Two records of *one* network are compared sample by sample: there every field must agree, the input transform and the
-token read included (`exact_differences`).
+token read included (`exact_column`).
 
 A leaderboard compares *networks*. The input transform and the token that a network's paper evaluates frozen belong to
 the network like its weights do, so there the *rule* must agree instead of the value: "the network's own transform" and
@@ -42,7 +42,7 @@ class Column(NamedTuple):
     precision: str
 
 
-FIELD_NAMES = {
+_CALLED = {
     "learned_from": "training data",
     "fingerprint": "data fingerprint",
     "dataset": "data set",
@@ -61,7 +61,7 @@ def column_of(m: Measurement, card: Card) -> Column:
 
 
 def exact_column(m: Measurement) -> Column:
-    """As `column_of`, with token and transform as they are."""
+    """What must agree before two measurements of one network are subtracted: token and transform as they are."""
     return _column(m, m.feature, _text(m.transform.model_dump(mode="json") if m.transform else None))
 
 
@@ -85,19 +85,22 @@ def _column(m: Measurement, feature: dict[str, Any], transform: str) -> Column:
     )
 
 
-def differing(a: Column, b: Column) -> list[str]:
-    """Names of the fields in which two columns differ, as people call them."""
-    return [FIELD_NAMES.get(field, field) for field in Column._fields if getattr(a, field) != getattr(b, field)]
-
-
-def exact_differences(a: Measurement, b: Measurement) -> list[str]:
-    """Why two measurements of one network must not be subtracted: ``protocol: knn/dino@1 against knn/ibot@1``..."""
-    first, second = exact_column(a), exact_column(b)
+def differences(a: Column, b: Column) -> list[str]:
+    """The fields in which two columns differ: ``protocol (knn/dino@1 against knn/ibot@1)``, as people call them."""
     return [
-        f"{FIELD_NAMES.get(field, field)}: {getattr(first, field) or 'none'} against {getattr(second, field) or 'none'}"
-        for field in Column._fields
-        if getattr(first, field) != getattr(second, field)
+        f"{called(field)} ({getattr(a, field) or 'none'} against {getattr(b, field) or 'none'})"
+        for field in differing(a, b)
     ]
+
+
+def differing(a: Column, b: Column) -> list[str]:
+    """Names of the fields of `Column` in which two differ."""
+    return [field for field in Column._fields if getattr(a, field) != getattr(b, field)]
+
+
+def called(field: str) -> str:
+    """What people call a field of `Column`."""
+    return _CALLED.get(field, field)
 
 
 def _text(document: Any) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from bench.card import Card, Transform
 from bench.record import Engine, Measurement, Record
-from reports.comparable import column_of, differing, exact_differences
+from reports.comparable import called, column_of, differences, differing, exact_column
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "protocol": ({"protocol": "knn/dino@1+k=7"}, "protocol"),
@@ -32,13 +32,13 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_any_of_these_fields_keeps_two_apart(make: Callable[..., Record], name: str) -> None:
-    changes, called = CHANGES[name]
+    changes, said = CHANGES[name]
     record = make()
     first = record.measurements[0]
     other = first.model_copy(update=changes)
-    assert differing(column_of(first, record.model), column_of(other, record.model)) == [called]
-    [difference] = exact_differences(first, other)
-    assert difference.startswith(f"{called}: ")
+    assert [called(f) for f in differing(column_of(first, record.model), column_of(other, record.model))] == [said]
+    [difference] = differences(exact_column(first), exact_column(other))
+    assert difference.startswith(f"{said} (")
     assert " against " in difference
 
 
@@ -48,7 +48,7 @@ def test_what_says_nothing_of_comparability_does_not_part(make: Callable[..., Re
     changes = {"value": 1.0, "n": 5, "interval": (0.0, 2.0), "seconds": 9.0, "headline": True, "outcomes": None}
     other = first.model_copy(update={**changes, "settings": {"temperature": 0.07, "k": 10.0}, "details": {"a": 1}})
     assert column_of(first, record.model) == column_of(other, record.model)
-    assert exact_differences(first, other) == []
+    assert exact_column(first) == exact_column(other)
 
 
 def _as_of(m: Measurement, card: Card) -> Measurement:
@@ -61,7 +61,7 @@ def test_transform_and_pooled_token_belong_to_the_model(make: Callable[..., Reco
     m, cnn = record.measurements[0], record.model
     vit = cnn.model_copy(update={"feature": "cls", "transform": Transform(resize=592, crop=518)})
     assert column_of(_as_of(m, vit), vit) == column_of(m, cnn)
-    assert len(exact_differences(_as_of(m, vit), m)) == 2
+    assert differing(exact_column(_as_of(m, vit)), exact_column(m)) == ["feature", "transform"]
     # A protocol that asks the ViT for another token, or a transform that is not the ViT's, is another rule.
     assert differing(column_of(m.model_copy(update={"transform": vit.transform}), vit), column_of(m, cnn)) == [
         "feature"

@@ -1,0 +1,359 @@
+"""Two records beside each other, paired on the same samples wherever their outcomes allow it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from bench import paired
+from bench.errors import BenchError
+from bench.ledger import Ledger, read
+from bench.record import Measurement, Record
+from reports.comparable import Column, column_of, differences, differing, exact_column
+from reports.wording import clean, digits, setting_label
+
+LISTED = 200
+"""Flipped samples listed each way; their number is always told."""
+
+
+class Mover(BaseModel):
+    """One class: its accuracy in both, percent."""
+
+    label: int
+    n: int
+    first: float
+    second: float
+
+
+class Flips(BaseModel):
+    """Samples that one network alone has right, by index in the data set's order."""
+
+    gained: int
+    """Only the second has it right."""
+    lost: int
+    """Only the first has it right."""
+    gained_samples: list[int] = Field(default_factory=list)
+    lost_samples: list[int] = Field(default_factory=list)
+    same_prediction: float
+    """Percent of samples that both predict alike, right or wrong."""
+
+
+class Pair(BaseModel):
+    """One measurement in both records, in its own unit; ``difference`` is second minus first."""
+
+    suite: str
+    protocol: str
+    dataset: str
+    split: str
+    metric: str
+    settings: dict[str, Any]
+    label: str
+    unit: str
+    higher_is_better: bool
+    headline: bool
+    n: int
+    first: float
+    second: float
+    difference: float
+    interval: tuple[float, float] | None
+    confidence: float
+    p: float | None
+    p_adjusted: float | None = None
+    """Holm's, over all pairs of this comparison that have a p-value."""
+    method: str
+    """``paired``, ``paired bootstrap``, ``unpaired`` or ``none``."""
+    note: str | None = None
+    movers: list[Mover] = Field(default_factory=list)
+    """Classes by change of accuracy, most lost first."""
+    flips: Flips | None = None
+
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse`` or ``no difference shown``, of the second; ``""`` when nothing can be said."""
+        if self.interval is None:
+            return "equal" if self.difference == 0 else ""
+        if self.interval[0] <= 0 <= self.interval[1]:
+            return "no difference shown"
+        return "better" if (self.difference > 0) == self.higher_is_better else "worse"
+
+
+class Incomparable(BaseModel):
+    """A measurement that both records hold, but not in a form that may be subtracted."""
+
+    suite: str
+    metric: str
+    label: str
+    reasons: list[str]
+    """The fields that differ, with both values."""
+
+
+class Comparison(BaseModel):
+    """What `bench compare` tells."""
+
+    first: str
+    second: str
+    first_name: str
+    second_name: str
+    pairs: list[Pair]
+    incomparable: list[Incomparable]
+    only_first: list[str]
+    only_second: list[str]
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=1) + "\n"
+
+    def render(self) -> str:
+        """The comparison as text, 80 columns wide where names allow."""
+        return _render(self)
+
+
+def run(first: Path | str, second: Path | str, *, confidence: float = 0.95) -> Comparison:
+    """Compare the records in two files; their outcomes are looked for beside them.
+
+    Raises `BenchError` when a file is no record, or when nothing in the two is comparable.
+    """
+    paths = Path(first), Path(second)
+    records = read(paths[0]), read(paths[1])
+    ledgers = Ledger(paths[0].parent), Ledger(paths[1].parent)
+    comparison = compare(records[0], records[1], ledgers, confidence=confidence)
+    if not comparison.pairs:
+        if comparison.incomparable:
+            worst = comparison.incomparable[0]
+            raise BenchError(
+                f"{first} and {second} are not comparable: {worst.suite} {worst.metric} differs in "
+                f"{'; '.join(worst.reasons)}"
+            )
+        raise BenchError(f"{first} and {second} are not comparable: they have no suite and metric in common")
+    return comparison
+
+
+def compare(
+    first: Record, second: Record, ledgers: tuple[Ledger, Ledger] | None = None, *, confidence: float = 0.95
+) -> Comparison:
+    """The comparison of two records; without ``ledgers`` no outcomes are read and every interval is unpaired."""
+    mine, theirs = _columns(first, second)
+    tables = _Tables(first, second, ledgers)
+    pairs = [_pair(m, theirs[column], tables, confidence) for column, m in mine.items() if column in theirs]
+    left = [column for column in mine if column not in theirs]
+    right = [column for column in theirs if column not in mine]
+    incomparable = []
+    for column in list(left):
+        twins = [c for c in right if c[:2] == column[:2]]
+        if twins:
+            # Of the same suite and metric, the one that agrees in most is the one that was meant.
+            twin = min(twins, key=lambda c: len(differing(column, c)))
+            left.remove(column)
+            right.remove(twin)
+            reasons = differences(column, twin)
+            label = setting_label(mine[column])
+            incomparable.append(Incomparable(suite=column.suite, metric=column.metric, label=label, reasons=reasons))
+    with_p = [pair for pair in pairs if pair.p is not None]
+    for pair, adjusted in zip(with_p, paired.holm([pair.p or 0.0 for pair in with_p]), strict=True):
+        pair.p_adjusted = adjusted
+    return Comparison(
+        first=first.run, second=second.run, first_name=first.name, second_name=second.name, pairs=pairs,
+        incomparable=incomparable, only_first=[_named(mine[c]) for c in left],
+        only_second=[_named(theirs[c]) for c in right],
+    )  # fmt: skip
+
+
+def _columns(first: Record, second: Record) -> tuple[dict[Column, Measurement], dict[Column, Measurement]]:
+    """Measurements by what must agree: every field for one network, the model's own rule for two."""
+    if first.model.weight_digest == second.model.weight_digest:
+        return {exact_column(m): m for m in first.measurements}, {exact_column(m): m for m in second.measurements}
+    return (
+        {column_of(m, first.model): m for m in first.measurements},
+        {column_of(m, second.model): m for m in second.measurements},
+    )
+
+
+class _Tables:
+    """Outcome tables of both records, each read once."""
+
+    def __init__(self, first: Record, second: Record, ledgers: tuple[Ledger, Ledger] | None) -> None:
+        self._records = (first, second)
+        self._ledgers = ledgers
+        self._known: dict[tuple[int, str], dict[str, np.ndarray]] = {}
+
+    def both(self, a: Measurement, b: Measurement) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]] | str:
+        """The two tables, or the sentence that says why there is nothing to pair."""
+        if a.outcomes is None or b.outcomes is None:
+            return "no per-sample outcomes for this metric"
+        if self._ledgers is None:
+            return "the per-sample outcomes are not at hand"
+        try:
+            first, second = self._read(0, a.outcomes), self._read(1, b.outcomes)
+        except BenchError as error:
+            return str(error)
+        for name in ("label",):
+            if name in first and name in second and not np.array_equal(first[name], second[name]):
+                return "the outcomes are of other samples: their labels differ"
+        return first, second
+
+    def _read(self, which: int, path: str) -> dict[str, np.ndarray]:
+        if (which, path) not in self._known:
+            assert self._ledgers is not None
+            self._known[which, path] = self._ledgers[which].outcomes(self._records[which], path)
+        return self._known[which, path]
+
+
+def _pair(a: Measurement, b: Measurement, tables: _Tables, confidence: float) -> Pair:
+    pair = Pair(
+        suite=a.suite, protocol=a.protocol, dataset=a.dataset, split=a.split, metric=a.metric, settings=a.settings,
+        label=setting_label(a), unit=a.unit, higher_is_better=a.higher_is_better, headline=a.headline, n=a.n,
+        first=a.value, second=b.value, difference=b.value - a.value, interval=None, confidence=confidence, p=None,
+        method="none",
+    )  # fmt: skip
+    found = tables.both(a, b)
+    note: str | None
+    if isinstance(found, str):
+        difference, method, note = None, "none", found
+    else:
+        difference, method, note = difference_of(a.metric, *found, a.value, b.value, confidence)
+        if method == "paired" or a.metric in {"top1", "mean_per_class"}:
+            _add_samples(pair, *found)
+    if difference is None:
+        difference = _unpaired(a, b, confidence)
+        if difference is not None:
+            method = "unpaired"
+    if difference is not None:
+        scale = 100.0 if a.unit == "%" else 1.0
+        pair.interval = (scale * difference.low, scale * difference.high)
+        pair.p, pair.method = difference.p, method
+    pair.note = note
+    return pair
+
+
+def difference_of(
+    metric: str,
+    first: Mapping[str, np.ndarray],
+    second: Mapping[str, np.ndarray],
+    value_first: float,
+    value_second: float,
+    confidence: float,
+) -> tuple[paired.Difference | None, str, str | None]:
+    """(second minus first as a fraction, method, why not) from outcome tables.
+
+    Tables with ``intersection`` and ``union`` [N, C] give mean IoU; those with ``label`` and ``correct`` [N] accuracy
+    and mean-per-class accuracy. A table whose own accuracy is not the record's value belongs to another metric, and is
+    not used: top-5 beside a table of top-1 outcomes.
+    """
+    if {"intersection", "union"} <= set(first) & set(second):
+        pairs = (first["intersection"], first["union"]), (second["intersection"], second["union"])
+        if pairs[0][0].shape != pairs[1][0].shape:
+            return None, "none", "the outcomes are of other samples: their numbers differ"
+        return paired.ratio_difference(*pairs, confidence=confidence), "paired bootstrap", None
+    if "correct" not in first or "correct" not in second:
+        return None, "none", "the outcomes hold nothing that can be paired for this metric"
+    a, b = first["correct"], second["correct"]
+    if a.shape != b.shape or a.ndim != 1:
+        return None, "none", "the outcomes are of other samples: their numbers differ"
+    if metric == "mean_per_class" and "label" in first:
+        found = paired.mean_per_class_difference(first["label"], a, b, confidence=confidence)
+        method = "paired bootstrap"
+    else:
+        found = paired.accuracy_difference(a, b, confidence)
+        method = "paired"
+    if abs(100 * found.value - (value_second - value_first)) > 1e-6:
+        return None, "none", "the outcomes kept are those of another metric"
+    return found, method, None
+
+
+def _unpaired(a: Measurement, b: Measurement, confidence: float) -> paired.Difference | None:
+    if a.interval is None or b.interval is None or a.confidence != confidence or b.confidence != confidence:
+        return None
+    scale = 100.0 if a.unit == "%" else 1.0
+    sides = [(m.value / scale, m.interval[0] / scale, m.interval[1] / scale) for m in (a, b) if m.interval]
+    return paired.unpaired_difference(sides[0], sides[1], confidence)
+
+
+def _add_samples(pair: Pair, first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> None:
+    if not {"label", "prediction", "correct"} <= set(first) & set(second):
+        return
+    label, a, b = first["label"], first["correct"].astype(bool), second["correct"].astype(bool)
+    gained, lost = np.flatnonzero(~a & b), np.flatnonzero(a & ~b)
+    alike = float((first["prediction"] == second["prediction"]).mean())
+    pair.flips = Flips(
+        gained=len(gained), lost=len(lost), gained_samples=gained[:LISTED].tolist(),
+        lost_samples=lost[:LISTED].tolist(), same_prediction=100 * alike,
+    )  # fmt: skip
+    classes, index = np.unique(label, return_inverse=True)
+    counts = np.bincount(index)
+    accuracy = [100 * np.bincount(index, weights=right, minlength=len(classes)) / counts for right in (a, b)]
+    order = np.argsort(accuracy[1] - accuracy[0], kind="stable")
+    pair.movers = [
+        Mover(label=int(classes[c]), n=int(counts[c]), first=float(accuracy[0][c]), second=float(accuracy[1][c]))
+        for c in order
+    ]
+
+
+def _named(m: Measurement) -> str:
+    return " ".join(filter(None, (m.protocol, m.dataset, m.split, m.metric, setting_label(m))))
+
+
+def _render(comparison: Comparison) -> str:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    stream = io.StringIO()
+    console = Console(file=stream, width=100, highlight=False)
+    console.print(Text(f"{clean(comparison.second_name)} minus {clean(comparison.first_name)}"))
+    console.print(Text(f"  first   {clean(comparison.first)}\n  second  {clean(comparison.second)}\n"))
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("")
+    for head in ("first", "second", "difference", "95 % interval", "p"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for pair in comparison.pairs:
+        places = digits(pair.unit)
+        interval = (
+            "none" if pair.interval is None else f"{pair.interval[0]:+.{places}f} … {pair.interval[1]:+.{places}f}"
+        )
+        said = ", ".join(filter(None, (pair.verdict, pair.method if pair.method != "none" else "")))
+        cells = [
+            clean(" ".join(filter(None, (pair.suite, pair.metric, pair.label)))), f"{pair.first:.{places}f}",
+            f"{pair.second:.{places}f}", f"{pair.difference:+.{places}f}", interval, _p(pair.p), said,
+        ]  # fmt: skip
+        table.add_row(*map(Text, cells), style="bold" if pair.headline else None)
+    console.print(table)
+    for pair in comparison.pairs:
+        if pair.headline and pair.flips is not None:
+            console.print(Text(_flipped(pair)))
+    for item in comparison.incomparable:
+        said = f"\nnot comparable: {item.suite} {item.metric} {item.label}: {'; '.join(item.reasons)}"
+        console.print(Text(clean(said.strip())))
+    for which, names in (("first", comparison.only_first), ("second", comparison.only_second)):
+        if names:
+            console.print(Text(clean(f"only in the {which}: {', '.join(names)}")))
+    return stream.getvalue().rstrip() + "\n"
+
+
+def _flipped(pair: Pair) -> str:
+    flips = pair.flips
+    assert flips is not None
+    lines = [
+        f"\n{clean(pair.suite)} {clean(pair.metric)} {clean(pair.label)}".rstrip(),
+        f"  {flips.gained:,} samples gained, {flips.lost:,} lost, {flips.same_prediction:.2f} % predicted alike",
+    ]
+    lost = [m for m in pair.movers if m.second < m.first][:5]
+    gained = [m for m in reversed(pair.movers) if m.second > m.first][:5]
+    for said, movers in (("classes that lost most", lost), ("classes that gained most", gained)):
+        if movers:
+            lines.append(f"  {said}: " + _movers(movers))
+    return "\n".join(lines)
+
+
+def _movers(movers: Sequence[Mover]) -> str:
+    return ", ".join(f"{m.label} ({m.first:.1f} to {m.second:.1f}, n {m.n:,})" for m in movers)
+
+
+def _p(p: float | None) -> str:
+    if p is None:
+        return ""
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
