@@ -207,7 +207,7 @@ def clean(
     ] = None,
 ) -> None:
     """The feature store: remove it, check it, or trim it."""
-    from bench.store import clean as clean_
+    from bench.housekeeping import clean as clean_
 
     typer.echo(str(clean_(verify=verify, keep_gb=keep_gb)))
 

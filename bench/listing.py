@@ -52,7 +52,7 @@ def data() -> Rows:
 
 def features() -> Rows:
     """What the feature store holds."""
-    from bench.store import stores
+    from bench.housekeeping import stores
 
     return [info._asdict() for info in stores()]
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from bench._version import __version__
 from bench.cache import cache_root
 from bench.card import digest_of
 from bench.errors import BenchError
-from bench.files import TEMPORARY, write_atomically
+from bench.files import TEMPORARY, refusal, write_atomically
 from bench.locks import LockFile
 from bench.record import now
 from bench.shards import Corrupt, DamagedShard, Header, read_header, read_rows, verify_shard, write_shard
@@ -188,7 +189,11 @@ class FeatureStore:
         return read_rows(self.path(shard), self.header(shard), name, rows)
 
     def verify(
-        self, names: Sequence[str] | None = None, *, advance: Callable[[int], object] | None = None
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        again: bool = False,
+        advance: Callable[[int], object] | None = None,
     ) -> list[int]:
         """Check the checksums of ``names`` (None: all) in every shard that is there, once per process and file.
 
@@ -198,6 +203,10 @@ class FeatureStore:
         absent = set(self.missing())
         present = [shard for shard in range(self.shards) if shard not in absent]
         damaged = []
+        if again:
+            self._headers.clear()
+            for known in [known for known in _verified if known[0].startswith(f"{self.folder}{os.sep}")]:
+                del _verified[known]
         # Hashing and reading release the interpreter's lock.
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             for shard, sound in zip(present, pool.map(lambda s: self._is_sound(s, wanted), present), strict=True):
@@ -259,8 +268,7 @@ def open_store(folder: Path) -> FeatureStore | None:
     locks = LockFile(folder / LOCK) if folder.is_dir() and not folder.is_symlink() else None
     if locks is None:
         return None
-    locks.hold(IN_USE, shared=True)
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder) if locks.hold(IN_USE, shared=True) else None
     if manifest is None or not locks.is_current():
         locks.close()
         return None
@@ -296,14 +304,23 @@ def create_store(
         shard=shard,
         created=now(),
     )
-    for _ in range(10):
+    for _ in range(100):
         if (folder / MANIFEST).exists() and read_manifest(folder) is None:
             # Its name says format and content, so a manifest that does not fit is damaged: the shards mean nothing.
             remove(folder)
-        write_atomically(folder / MANIFEST, _text(manifest), exclusive=True)
-        store = open_store(folder)
-        if store is not None:
-            return store
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise refusal(error, folder) from error
+        locks = LockFile(folder / LOCK)
+        if locks.hold(IN_USE, shared=True):
+            write_atomically(folder / MANIFEST, _text(manifest), exclusive=True)
+            store = open_store(folder)
+            locks.close()
+            if store is not None:
+                return store
+        locks.close()
+        time.sleep(0.05)  # it is being removed
     raise BenchError(f"the feature store {folder} cannot be opened: remove that folder and run again")
 
 

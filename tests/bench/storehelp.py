@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +54,10 @@ class Tiny(Backbone):
 
 
 class Arrays:
-    """A Dataset of seeded noise images. ``broken``: samples that cannot be decoded; ``log``: a file that lists decodes."""
+    """A Dataset of seeded noise images.
+
+    ``broken``: samples that cannot be decoded; ``log``: a file that lists decodes; ``delay``: seconds per image.
+    """
 
     name = "noise"
 
@@ -61,6 +69,7 @@ class Arrays:
         split: str = "train",
         broken: tuple[int, ...] = (),
         log: Path | None = None,
+        delay: float = 0.0,
     ) -> None:
         rng = np.random.default_rng(seed)
         self.pixels = rng.integers(0, 256, (n, SIDE, SIDE, 3), dtype=np.uint8)
@@ -70,6 +79,7 @@ class Arrays:
         self.split = split
         self.broken = broken
         self.log = log
+        self.delay = delay
         self.ids = [f"{split}/{i}" for i in range(n)]
         digests = (hashlib.sha256(p.tobytes() + bytes([i in broken])).digest() for i, p in enumerate(self.pixels))
         self.fingerprint = fingerprint_of(zip(digests, (int(y) for y in self.labels), strict=True))
@@ -78,6 +88,7 @@ class Arrays:
         return len(self.pixels)
 
     def image(self, index: int) -> Image.Image:
+        time.sleep(self.delay)
         if self.log is not None:
             with open(self.log, "ab", buffering=0) as stream:
                 stream.write(f"{index}\n".encode())
@@ -100,3 +111,53 @@ def reference(backbone: Backbone, dataset: Arrays, name: str, rows: list[int] | 
             image = apply(backbone.card.transform, Image.fromarray(dataset.pixels[index]))
             out.append(backbone.features(image[None])[name][0].numpy())
     return np.stack(out)
+
+
+def extracted(dataset, backbone=None, features=("pooled",), progress=None, **options):
+    """`bench.extract.extract` on the CPU without workers unless told."""
+    from bench.extract import extract
+    from bench.progress import Progress
+
+    options.setdefault("workers", 0)
+    progress = progress or Progress(io.StringIO(), quiet=True)
+    return extract(backbone or Tiny(), dataset, features, device=torch.device("cpu"), progress=progress, **options)
+
+
+@contextmanager
+def process(work: Callable[[], object]) -> Iterator[multiprocessing.Process]:
+    """``work`` in a forked process, killed at the end if it still runs; its output goes nowhere."""
+
+    def run() -> None:
+        # A pool of threads does not survive a fork.
+        torch.set_num_threads(1)
+        with open(os.devnull, "w") as silence:
+            os.dup2(silence.fileno(), 2)
+            work()
+
+    child = multiprocessing.get_context("fork").Process(target=run)
+    child.start()
+    try:
+        yield child
+    finally:
+        if child.is_alive():
+            child.kill()
+        child.join()
+
+
+def finished(work: Callable[[], object]) -> None:
+    """Run ``work`` in a process of its own and wait for its good end."""
+    with process(work) as child:
+        child.join(60)
+        assert child.exitcode == 0
+
+
+def stored(cache: Path) -> dict[str, bytes]:
+    """Every array of the only store under ``cache``, as bytes: shard/name -> content."""
+    from safetensors.numpy import load_file
+
+    (folder,) = (cache / "features").iterdir()
+    return {
+        f"{path.stem}/{name}": array.tobytes()
+        for path in sorted(folder.glob("[0-9]*.safetensors"))
+        for name, array in load_file(path).items()
+    }
