@@ -1,0 +1,119 @@
+"""k nearest neighbours with a weighted vote (Wu et al. 2018; Caron et al. 2021, eval_knn.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.errors import BenchError
+from bench.suite import Needs, engine_of
+from suites.classification import Labels, accuracies, features_of, labels_of
+from suites.neighbours import Neighbours, normalised, search
+from suites.vote import Votes, vote
+
+if TYPE_CHECKING:
+    from bench.card import Card
+    from bench.protocol import Protocol
+    from bench.record import Measurement
+    from bench.suite import Task
+
+QUERIES = 1024
+
+
+class KNN:
+    """Top-1 and top-5 at every k and temperature from one exact search at the largest k."""
+
+    name = "knn"
+    default = "knn/dino@1"
+
+    def needs(self, protocol: Protocol, card: Card) -> Needs:
+        settings = protocol.settings
+        if min(settings["k"]) < 1:
+            raise BenchError(f"knn.k must be 1 or more, not {min(settings['k'])}")
+        if min(settings["temperature"]) <= 0:
+            raise BenchError(f"knn.temperature must be above 0, not {min(settings['temperature'])}")
+        return Needs()
+
+    def evaluate(self, task: Task) -> Iterator[Measurement]:
+        settings = task.settings
+        labels = labels_of(task)
+        train, test = task.data["train"], task.data["test"]
+        bank = normalised(features_of(train, "pooled"))
+        queries = normalised(features_of(test, "pooled"))
+        same = train.fingerprint == test.fingerprint
+        own = _own(train.ids, test.ids) if same else None
+        available = len(bank) - (1 if same else 0)
+        asked = sorted(set(settings["k"]))
+        reached = {k: min(k, available) for k in asked}
+        with task.progress.stage("knn search", len(queries), "queries") as stage:
+            found = search(
+                bank, queries, max(reached.values()), boundaries=reached.values(), own=own, stage=stage
+            )  # fmt: skip
+        engine = engine_of("faiss")
+        headline = settings["headline_k"] if settings["headline_k"] in asked else asked[0]
+        zero = int((~bank.any(axis=1)).sum() + (~queries.any(axis=1)).sum())
+        for k in asked:
+            for temperature in settings["temperature"]:
+                details = {}
+                if reached[k] < k:
+                    details["neighbours"] = reached[k]
+                if same:
+                    details["own_sample_left_out"] = True
+                if zero:
+                    details["zero_features"] = zero
+                votes = decide(found, labels, reached[k], settings["weight"], temperature)
+                yield from accuracies(
+                    task,
+                    labels,
+                    votes.top,
+                    votes.share,
+                    engine=engine,
+                    outcome=f"k{k}-T{temperature:g}",
+                    metrics=("top1", "top5"),
+                    headline=k == headline and temperature == settings["temperature"][0],
+                    details=details,
+                    settings={"k": k, "temperature": temperature},
+                )
+
+
+def decide(found: Neighbours, labels: Labels, k: int, weight: str, temperature: float) -> Votes:
+    """The vote of the first ``k`` neighbours of every query; near-ties are voted again on exact similarities."""
+    blocks = []
+    for start in range(0, len(found.index), QUERIES):
+        rows = np.arange(start, min(start + QUERIES, len(found.index)))
+        votes = _vote(found, rows, labels, k, weight, temperature)
+        if votes.doubtful.any():
+            found.refine(rows[votes.doubtful])
+            votes = _vote(found, rows, labels, k, weight, temperature)
+        blocks.append(votes)
+    return Votes(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+
+
+def _vote(found: Neighbours, rows: np.ndarray, labels: Labels, k: int, weight: str, temperature: float) -> Votes:
+    similarity = found.similarity[rows, :k]
+    weights = weights_of(similarity, weight, temperature)
+    neighbours = labels.train[found.index[rows, :k]]
+    return vote(similarity, neighbours, weights, labels.trained, min(5, labels.trained), labels.test[rows])
+
+
+def weights_of(similarity: np.ndarray, weight: str, temperature: float) -> np.ndarray:
+    """What each neighbour's vote counts, float64 [Q, k]: ``exp`` exp(s / T), ``l2`` 1 / (distance + 1e-5), ``one``.
+
+    exp is taken relative to the nearest neighbour: the same argmax, and no overflow at any temperature.
+    """
+    if weight == "exp":
+        return np.exp((similarity - similarity[:, :1]) / temperature)
+    if weight == "l2":
+        # Of normalised rows: |a - b|^2 = 2 - 2 s.
+        return 1 / (np.sqrt(np.maximum(2 - 2 * similarity, 0)) + 1e-5)
+    if weight == "one":
+        return np.ones_like(similarity)
+    raise BenchError(f"knn.weight is exp, l2 or one, not '{weight}'")
+
+
+def _own(train: object, test: object) -> np.ndarray:
+    """Bank row of each query's own sample, by id."""
+    where = {name: row for row, name in enumerate(train)}  # type: ignore[call-overload]
+    return np.array([where.get(name, -1) for name in test], dtype=np.int64)  # type: ignore[attr-defined]
