@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,16 +104,18 @@ def weights_of(similarity: np.ndarray, weight: str, temperature: float) -> np.nd
     exp is taken relative to the nearest neighbour: the same argmax, and no overflow at any temperature.
     """
     if weight == "exp":
-        return np.exp((similarity - similarity[:, :1]) / temperature)
+        weights: np.ndarray = np.exp((similarity - similarity[:, :1]) / temperature)
+        return weights
     if weight == "l2":
         # Of normalised rows: |a - b|^2 = 2 - 2 s.
-        return 1 / (np.sqrt(np.maximum(2 - 2 * similarity, 0)) + 1e-5)
+        inverse: np.ndarray = 1 / (np.sqrt(np.maximum(2 - 2 * similarity, 0)) + 1e-5)
+        return inverse
     if weight == "one":
         return np.ones_like(similarity)
     raise BenchError(f"knn.weight is exp, l2 or one, not '{weight}'")
 
 
-def _own(train: object, test: object) -> np.ndarray:
+def _own(train: Sequence[str], test: Sequence[str]) -> np.ndarray:
     """Bank row of each query's own sample, by id."""
-    where = {name: row for row, name in enumerate(train)}  # type: ignore[call-overload]
-    return np.array([where.get(name, -1) for name in test], dtype=np.int64)  # type: ignore[attr-defined]
+    where = {name: row for row, name in enumerate(train)}
+    return np.array([where.get(name, -1) for name in test], dtype=np.int64)

@@ -47,7 +47,8 @@ def normalised(x: np.ndarray) -> np.ndarray:
     # In float64: float32 squares overflow from 1.8e19 and vanish below 1e-23.
     length = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64))
     length[length == 0] = 1
-    return (x / length[:, None]).astype(np.float32)
+    unit: np.ndarray = (x / length[:, None]).astype(np.float32)
+    return unit
 
 
 def search(
@@ -107,7 +108,8 @@ def search(
 
 def _exact_similarity(rows: np.ndarray, query: np.ndarray) -> np.ndarray:
     # Products and a sum along each row, never a matrix product: equal rows must give equal bits wherever they stand.
-    return (rows.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
+    products: np.ndarray = (rows.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
+    return products
 
 
 def _without(similarity: np.ndarray, index: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -33,7 +33,7 @@ class ArrayDataset:
     @cached_property
     def fingerprint(self) -> str:
         return fingerprint_of(
-            (hashlib.sha256(np.ascontiguousarray(image)).digest(), int(label))
+            (hashlib.sha256(image.tobytes()).digest(), int(label))
             for image, label in zip(self._pixels, self.labels, strict=True)
         )
 

@@ -30,7 +30,8 @@ class Subset:
 
     @property
     def labels(self) -> np.ndarray:
-        return self._dataset.labels[self._indices]
+        labels: np.ndarray = self._dataset.labels[self._indices]
+        return labels
 
     @property
     def ids(self) -> Sequence[str]:

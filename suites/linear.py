@@ -1,0 +1,141 @@
+"""Linear probe: L2 logistic regression on stored features, the penalty chosen on a hold-out, refit on all of train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.errors import BenchError
+from bench.suite import Needs, engine_of
+from suites.classification import Labels, accuracies, features_of, labels_of
+
+if TYPE_CHECKING:
+    from bench.card import Card
+    from bench.protocol import Protocol
+    from bench.record import Measurement
+    from bench.suite import Task
+    from suites.logreg_path import Fit
+
+
+class Linear:
+    """Top-1, top-5 and mean-per-class of the refitted probe; the swept path is in ``details``."""
+
+    name = "linear"
+    default = "linear/logreg@1"
+
+    def needs(self, protocol: Protocol, card: Card) -> Needs:
+        grid_of(protocol.settings)
+        return Needs()
+
+    def evaluate(self, task: Task) -> Iterator[Measurement]:
+        labels = labels_of(task)
+        x = features_of(task.data["train"], "pooled")
+        test = features_of(task.data["test"], "pooled")
+        chosen, path, fit = probe(task, labels, x)
+        logits = fit.logits(test)
+        top, score = rank(logits, labels)
+        yield from accuracies(
+            task,
+            labels,
+            top,
+            score,
+            engine=engine_of("torch", "bench-lbfgs+torch"),
+            outcome=f"C{chosen:g}",
+            headline=True,
+            selection="none" if task.settings["C"] is not None else "holdout",
+            details={"path": path, "chosen": chosen, **remarks(task.settings, path, chosen, fit)},
+            settings={},
+            seeds=[task.seed],
+        )
+
+
+def grid_of(settings: dict[str, Any]) -> list[float]:
+    """The penalties C of a card, ascending; one when ``C`` is given. Refuses values that make no grid."""
+    if settings["C"] is not None:
+        try:
+            c = float(settings["C"])
+        except (TypeError, ValueError):
+            c = 0.0
+        if not c > 0:
+            raise BenchError(f"linear.C is one positive number, not '{settings['C']}'")
+        return [c]
+    if settings["points"] < 1 or settings["low"] > settings["high"]:
+        raise BenchError("linear.points must be at least 1 and linear.low (log10 of C) at most linear.high")
+    if not 0 < settings["holdout"] < 1:
+        raise BenchError(f"linear.holdout is a share between 0 and 1, not {settings['holdout']}")
+    return [float(c) for c in 10 ** np.linspace(settings["low"], settings["high"], settings["points"])]
+
+
+def probe(task: Task, labels: Labels, x: np.ndarray) -> tuple[float, list[dict[str, Any]], Fit]:
+    """(chosen C, the swept path, the fit on all of train at that C)."""
+    from suites.logreg_path import Path
+
+    settings = task.settings
+    grid = grid_of(settings)
+    path: list[dict[str, Any]] = []
+    limits = {"tol": settings["tol"], "max_iter": settings["max_iter"]}
+    if len(grid) > 1 or settings["C"] is None:
+        held = holdout(labels.train, settings["holdout"], task.seed)
+        inner = Path(x[~held], labels.train[~held], labels.trained, task.device)
+        held_x, held_y = x[held], labels.train[held]
+        with task.progress.stage("logistic path", len(grid), "penalties") as stage:
+
+            def note(fit: Fit) -> None:
+                accuracy = 100 * float((fit.logits(held_x).argmax(axis=1) == held_y).mean())
+                path.append(
+                    {"C": fit.C, "holdout_top1": accuracy, "iterations": fit.iterations, "converged": fit.converged}
+                )
+                stage.advance()
+
+            inner.fit(grid, each=note, **limits)
+        best = max(point["holdout_top1"] for point in path)
+        chosen = next(point["C"] for point in path if point["holdout_top1"] == best)
+    else:
+        chosen = grid[0]
+    with task.progress.stage("logistic refit", 1, "fit") as stage:
+        fit = Path(x, labels.train, labels.trained, task.device).fit([chosen], **limits)[0]
+        stage.advance()
+    return chosen, path, fit
+
+
+def holdout(y: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """bool [N]: a stratified random part of about ``share``; a class keeps at least one sample to learn from."""
+    rng = np.random.default_rng(seed)
+    held = np.zeros(len(y), dtype=bool)
+    order = rng.permutation(len(y))
+    shuffled = y[order]
+    counts = np.bincount(y)
+    # The n-th sample of each class in shuffled order: the first round(share * n_c) of a class are held out.
+    by_class = np.argsort(shuffled, kind="stable")
+    rank_in_class = np.arange(len(y)) - np.concatenate([[0], np.cumsum(counts)[:-1]])[shuffled[by_class]]
+    quota = np.minimum(np.floor(share * counts + 0.5).astype(int), np.maximum(counts - 1, 0))
+    if quota.sum() == 0:
+        # Tiny data: hold out one sample of the largest class rather than select on nothing.
+        quota[int(np.argmax(counts))] = 1 if counts.max() > 1 else 0
+    held[order[by_class[rank_in_class < quota[shuffled[by_class]]]]] = True
+    if not held.any():
+        raise BenchError("every class has a single training sample: nothing can be held out; set linear.C to a number")
+    return held
+
+
+def rank(logits: np.ndarray, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """(the best classes [N, m] in order, equal logits by lowest class; the true class' probability [N])."""
+    m = min(5, logits.shape[1])
+    top = np.argsort(-logits, axis=1, kind="stable")[:, :m]
+    shifted = np.exp((logits - logits.max(axis=1, keepdims=True)).astype(np.float64))
+    probability = np.zeros(len(logits))
+    seen = np.flatnonzero(labels.test < labels.trained)
+    probability[seen] = shifted[seen, labels.test[seen]] / shifted[seen].sum(axis=1)
+    return top, probability
+
+
+def remarks(settings: dict[str, Any], path: list[dict[str, Any]], chosen: float, fit: Fit) -> dict[str, Any]:
+    """What a reader should know: a choice at the grid's edge, fits that did not converge."""
+    found: dict[str, Any] = {"iterations": fit.iterations, "converged": fit.converged}
+    if len(path) > 1 and chosen in (path[0]["C"], path[-1]["C"]):
+        found["at_edge_of_grid"] = True
+    if late := [point["C"] for point in path if not point["converged"]]:
+        found["not_converged"] = late
+    return found
