@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from bench.errors import BenchError
 from bench.files import write_atomically
 from bench.ledger import Ledger
 from reports.board import Board, Section, assemble, frame
-from reports.wording import digits
+from reports.wording import digits, markdown_text
 
 
 @dataclass
@@ -77,14 +76,19 @@ def markdown(board: Board) -> str:
     parts = ["# Leaderboard", ""]
     for section in board.sections:
         heads = [head for head in section.heads if head.headline] or section.heads
-        parts += [f"## {_md(section.dataset)} {_md(section.split)}, {section.samples:,} samples", ""]
-        parts.append("| model | " + " | ".join(f"{_md(h.title)} ({_md(h.subtitle)})" for h in heads) + " |")
+        parts += [
+            f"## {markdown_text(section.dataset)} {markdown_text(section.split)}, {section.samples:,} samples",
+            "",
+        ]
+        parts.append(
+            "| model | " + " | ".join(f"{markdown_text(h.title)} ({markdown_text(h.subtitle)})" for h in heads) + " |"
+        )
         parts.append("| --- |" + " ---: |" * len(heads))
         for model in section.models:
             cells = [board.cells.get((model, head.column)) for head in heads]
             if any(cells):
                 texts = [" ".join(filter(None, (_value(c), _interval(c), *c.flags))) if c else "–" for c in cells]
-                parts.append(f"| {_md(model.name)} | " + " | ".join(texts) + " |")
+                parts.append(f"| {markdown_text(model.name)} | " + " | ".join(texts) + " |")
         parts.append("")
     return "\n".join(parts)
 
@@ -101,11 +105,6 @@ def table_csv(table: pd.DataFrame) -> str:
 
 def _no_formula(text: str) -> str:
     return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
-
-
-def _md(text: str) -> str:
-    flat = " ".join(text.split())
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", flat).replace("\\<", "&lt;").replace("\\>", "&gt;")
 
 
 def _value(cell) -> str:  # type: ignore[no-untyped-def]
