@@ -1,0 +1,114 @@
+"""``imagefolder:PATH``: one folder per class, in train/ and val/ (or test/), or a single set of class folders."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from bench.data.decoding import EXTENSIONS
+from bench.data.files import FileDataset
+from bench.dataset import Splits
+from bench.errors import BenchError
+
+TRAIN = ("train", "training")
+TEST = ("val", "validation", "valid", "test")
+HOLDOUT = 0.2
+"""Share of a single folder that is reported on."""
+
+
+def open_imagefolder(rest: str) -> Splits:
+    """A folder of images, a sub-folder per class.
+
+    With ``train/`` and one of ``val/``, ``validation/``, ``valid/``, ``test/`` (in this order), those are the splits. Otherwise
+    the class folders are split by a digest of each file's name: the lowest fifth is reported on, as split ``holdout``, the rest
+    is learned from; the same files give the same split everywhere. Classes are the folders' names in order of code point, over
+    both splits together; files in nested folders count; hidden files and files without an image's extension do not.
+    Raises `BenchError` for a missing folder, no class folders, or a class folder without images.
+    """
+    if not rest:
+        raise BenchError("imagefolder needs a path: --data imagefolder:/data/mine")
+    root = Path(rest).expanduser()
+    if not root.is_dir():
+        raise BenchError(f"imagefolder: {root} is {'not a folder' if root.exists() else 'not there'}")
+    names = {entry.name for entry in root.iterdir() if entry.is_dir()}
+    train = next((name for name in TRAIN if name in names), None)
+    test = next((name for name in TEST if name in names), None)
+    if train and test:
+        return _two(root, train, test)
+    if train or test:
+        there, lacks = (train, "val/ or test/") if train else (test, "train/")
+        raise BenchError(f"imagefolder: {root} has {there}/ but no {lacks}: give both, or one folder of class folders")
+    return _one(root)
+
+
+def _two(root: Path, train: str, test: str) -> Splits:
+    found = {split: _classes(root / split) for split in (train, test)}
+    classes = sorted({*found[train], *found[test]})
+    number = {name: index for index, name in enumerate(classes)}
+
+    def dataset(split: str) -> FileDataset:
+        pairs = [(path, number[name]) for name in sorted(found[split]) for path in found[split][name]]
+        return FileDataset(
+            root.resolve().name, split, root / split, [path for path, _ in pairs], [n for _, n in pairs], classes
+        )
+
+    return Splits(dataset(train), dataset(test))
+
+
+def _one(root: Path) -> Splits:
+    found = _classes(root)
+    classes = sorted(found)
+    parts: dict[str, list[tuple[str, int]]] = {"train": [], "holdout": []}
+    for number, name in enumerate(classes):
+        for path in found[name]:
+            parts["holdout" if _held_out(path) else "train"].append((path, number))
+    for split, pairs in parts.items():
+        if not pairs:
+            raise BenchError(
+                f"imagefolder: {root} has too few images to split ({split} would be empty): make train/ and val/"
+            )
+    return Splits(
+        *(
+            FileDataset(root.resolve().name, split, root, [p for p, _ in pairs], [n for _, n in pairs], classes)
+            for split, pairs in parts.items()
+        )
+    )
+
+
+def _held_out(path: str) -> bool:
+    digest = hashlib.sha256(Path(path).name.encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") < HOLDOUT * 2**64
+
+
+def _classes(folder: Path) -> dict[str, list[str]]:
+    """Image paths relative to ``folder`` by class, sorted."""
+    found = {
+        entry.name: _images(folder, entry)
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    }
+    if not found:
+        raise BenchError(f"imagefolder: {folder} has no class folders: put each class's images in a folder of its own")
+    empty = sorted(name for name, paths in found.items() if not paths)
+    if empty:
+        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        raise BenchError(f"imagefolder: the class folder {folder / empty[0]}{more} holds no images: fill or remove it")
+    return found
+
+
+def _images(root: Path, folder: Path) -> list[str]:
+    paths = []
+    visited: set[tuple[int, int]] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        stat = os.stat(place)
+        if (stat.st_dev, stat.st_ino) in visited:
+            # A link back to a folder already seen.
+            folders.clear()
+            continue
+        visited.add((stat.st_dev, stat.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS:
+                paths.append(os.path.relpath(os.path.join(place, name), root).replace(os.sep, "/"))
+    return sorted(paths)
