@@ -1,11 +1,12 @@
 """Content digests of files, remembered by path, size and time of change so that a second look costs no reading.
 
-The digests depend on content alone; the memory (``<cache>/fingerprints``) is local, and losing it costs time only. A file
-rewritten with the same size and the same time of change would be missed: remove that folder to force a new reading.
+The digests depend on content alone; the memory (``<cache>/fingerprints``) is local, and losing it costs time only. A
+file rewritten with the same size and time of change would be missed: remove that folder to force a new reading.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -34,11 +35,9 @@ def file_digests(root: Path, names: Sequence[str]) -> list[bytes]:
         ):
             found[index] = (stat.st_size, stat.st_mtime_ns, digest)
     if known is None or (found != known).any():
-        try:
+        # A memory that cannot be kept is only slower next time.
+        with contextlib.suppress(BenchError):
             write_atomically(memory, lambda stream: np.save(stream, found, allow_pickle=False))
-        except BenchError:
-            # A memory that cannot be kept is only slower next time.
-            return [bytes(row) for row in found["digest"]]
     return [bytes(row) for row in found["digest"]]
 
 

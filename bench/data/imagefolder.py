@@ -20,10 +20,11 @@ HOLDOUT = 0.2
 def open_imagefolder(rest: str) -> Splits:
     """A folder of images, a sub-folder per class.
 
-    With ``train/`` and one of ``val/``, ``validation/``, ``valid/``, ``test/`` (in this order), those are the splits. Otherwise
-    the class folders are split by a digest of each file's name: the lowest fifth is reported on, as split ``holdout``, the rest
-    is learned from; the same files give the same split everywhere. Classes are the folders' names in order of code point, over
-    both splits together; files in nested folders count; hidden files and files without an image's extension do not.
+    With ``train/`` and one of ``val/``, ``validation/``, ``valid/``, ``test/`` (in this order), those are the splits.
+    Otherwise the class folders are split by a digest of each file's name: the lowest fifth is reported on, as split
+    ``holdout``, the rest is learned from; the same files give the same split everywhere. Classes are the folders' names
+    in order of code point, over both splits together; files in nested folders count; hidden files and files without an
+    image's extension do not.
     Raises `BenchError` for a missing folder, no class folders, or a class folder without images.
     """
     if not rest:
