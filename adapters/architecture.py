@@ -1,0 +1,130 @@
+"""An architecture by name, with the arguments that a checkpoint's shapes ask for; its tensors without its memory."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from adapters.timm_backbone import classifier_names as timm_classifier
+from adapters.timm_backbone import create
+from bench.errors import BenchError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """``vit_small_patch16_224``, ``vit_small_patch16_224(num_heads=12)`` or ``torchvision:resnet50``."""
+
+    name: str
+    arguments: tuple[tuple[str, Any], ...] = field(default=())
+
+    @classmethod
+    def parse(cls, text: str) -> Architecture:
+        """Read what a user writes after ``--arch``. Refuses arguments that are no plain values."""
+        match = re.fullmatch(r"\s*([\w.:/-]+)\s*(?:\((.*)\))?\s*", text, re.DOTALL)
+        if match is None:
+            raise BenchError(f"--arch {text}: write a name, or a name with arguments such as vit_base(num_heads=12)")
+        name, inside = match[1], match[2]
+        try:
+            call = ast.parse(f"f({inside or ''})", mode="eval").body
+            assert isinstance(call, ast.Call)
+            arguments = tuple((str(k.arg), ast.literal_eval(k.value)) for k in call.keywords)
+        except (SyntaxError, ValueError, AssertionError):
+            raise BenchError(f"--arch {text}: the arguments must be plain values, e.g. num_heads=12") from None
+        if call.args or any(key == "None" for key, _ in arguments):
+            raise BenchError(f"--arch {text}: every argument needs its name, e.g. num_heads=12")
+        return cls(name, arguments)
+
+    def with_arguments(self, **more: Any) -> Architecture:
+        return Architecture(self.name, tuple(sorted({**dict(self.arguments), **more}.items())))
+
+    def __str__(self) -> str:
+        inside = ", ".join(f"{key}={value!r}" for key, value in self.arguments if key != "num_classes")
+        return f"{self.name}({inside})" if inside else self.name
+
+    @property
+    def torchvision(self) -> bool:
+        return self.name.startswith("torchvision:")
+
+    def build(self) -> nn.Module:
+        """The network with unspecified weights. Raises `BenchError` for an unknown name or impossible arguments."""
+        arguments = dict(self.arguments)
+        try:
+            if self.torchvision:
+                from adapters.torchvision_models import build
+
+                return build(self.name.removeprefix("torchvision:"), **arguments)
+            return create(self.name, pretrained=False, **arguments)
+        except NotImplementedError:
+            raise
+        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+            raise BenchError(f"--arch {self}: the architecture cannot be made so: {error}") from error
+
+    def outline(self) -> Outline:
+        return _outline(self)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Names and shapes of a network's tensors. ``needed`` must come from a checkpoint (law 1); ``optional`` may."""
+
+    needed: dict[str, torch.Size]
+    optional: dict[str, torch.Size]
+    classifier: tuple[str, ...]
+    """Module names of the classifier."""
+
+    @property
+    def everything(self) -> dict[str, torch.Size]:
+        return {**self.needed, **self.optional}
+
+
+@functools.lru_cache(maxsize=256)
+def _outline(architecture: Architecture) -> Outline:
+    try:
+        # On the meta device nothing is allocated or computed.
+        with torch.device("meta"):
+            network = architecture.build()
+    except NotImplementedError:  # a few compute their widths with tensors
+        with without_random_init():
+            network = architecture.build()
+    if architecture.torchvision:
+        from adapters.torchvision_backbone import classifier_name
+
+        classifier: tuple[str, ...] = (classifier_name(network),)
+    else:
+        classifier = timm_classifier(network)
+    heads = tuple(f"{name}." for name in classifier)
+    needed: dict[str, torch.Size] = {}
+    optional: dict[str, torch.Size] = {}
+    for name, tensor in network.state_dict().items():
+        stateful = tensor.is_floating_point() and not name.endswith("relative_coords_table")
+        (needed if stateful and not name.startswith(heads) else optional)[name] = tensor.shape
+    return Outline(needed, optional, classifier)
+
+
+class _NoRandomInit(TorchFunctionMode):
+    """Random initialisation takes seconds in large networks, and every value is overwritten."""
+
+    _SKIPPED = frozenset((Tensor.normal_, Tensor.uniform_, Tensor.erfinv_))
+    _KEPT = frozenset(("constant_", "ones_", "zeros_"))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        initialiser = getattr(func, "__module__", None) == "torch.nn.init" and func.__name__ not in self._KEPT
+        if initialiser or func in self._SKIPPED:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_random_init() -> Iterator[None]:
+    """Build networks quickly; only for those whose every tensor is then filled."""
+    with _NoRandomInit():
+        yield

@@ -1,0 +1,206 @@
+"""Which weight set of a file fills which architecture: chosen by rule, by ``--arch`` and by ``--weights-key``."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from adapters import sketch
+from adapters.adapting import adapted
+from adapters.architecture import Architecture, Outline
+from adapters.fitting import Fit, fit, prefixes
+from adapters.weightsets import WeightSet, answers, label, preference
+from bench.errors import BenchError
+
+Shapes = Mapping[str, Sequence[int]]
+
+# Where several architectures have equal tensors and compute different things, these are what the tensors plainly mean.
+_PLAIN = re.compile(
+    r"(?x)(?:resnet\d+|wide_resnet\d+_2|resnext\d+_32x\dd|densenet\d+|vgg\d+(?:_bn)?|regnet[xy]_\d+"
+    r"|vit_\w+_patch\d+_\d+|vit_\w+_patch14(?:_reg4)?_dinov2|swin_\w+_window\d+_\d+|convnext(?:v2)?_[a-z]+"
+    r"|beit_\w+_patch\d+_\d+|mobilenetv2_\d+|mvitv2_[a-z]+)"
+)
+_LIKELY = 0.35
+
+
+class Match(NamedTuple):
+    """A weight set that fills an architecture."""
+
+    tensors: Mapping[str, Tensor]
+    architecture: Architecture
+    outline: Outline
+    fit: Fit
+    label: str
+    layout: str
+    notes: list[str]
+
+
+class _Try(NamedTuple):
+    weights: WeightSet
+    architecture: Architecture
+    fit: Fit
+
+    @property
+    def label(self) -> str:
+        return label(self.weights.key, self.fit.prefix)
+
+    @property
+    def order(self) -> tuple[bool, int, float, int]:
+        """Complete before incomplete; then the weights that the method evaluates; then the better fit."""
+        incomplete, share, left = self.fit.badness
+        rank = preference(self.label)
+        return (incomplete, rank, share, left) if not incomplete else (incomplete, 0, share, rank)
+
+
+def match(sets: list[WeightSet], *, arch: str | None, weights_key: str | None, file: str) -> Match:
+    """The weight set and architecture to use. Raises `BenchError` saying what does not fit and what settles it."""
+    if not sets:
+        raise BenchError(f"{file} holds no weights (no named tensors, optimiser state left aside)")
+    tries = _with(sets, Architecture.parse(arch)) if arch is not None else _inferred(sets)
+    complete = [t for t in tries if t.fit.complete]
+    asked = [t for t in complete if weights_key is None or answers(t.label, weights_key)]
+    if weights_key is not None and not asked:
+        _refuse_key(file, weights_key, sets, tries, complete)
+    if not asked:
+        raise BenchError(_misfit(file, sets, tries, arch))
+    best = min(asked, key=lambda t: t.order)
+    if arch is None:
+        _refuse_ambiguity(file, best, asked)
+    prefix = f"prefix {best.fit.prefix}" if best.fit.prefix else "no prefix"
+    return Match(
+        best.weights.tensors,
+        best.architecture,
+        best.architecture.outline(),
+        best.fit,
+        best.label,
+        f"plain, {prefix}",
+        _notes(best, complete, arch),
+    )
+
+
+def _with(sets: list[WeightSet], architecture: Architecture) -> list[_Try]:
+    """Every weight set and prefix against one architecture."""
+    tries = []
+    for weights in sets:
+        shapes = _shapes(weights)
+        for prefix in prefixes(shapes, architecture.outline().needed) or [""]:
+            own = adapted(architecture, shapes, prefix)
+            tries.append(_Try(weights, own, fit(shapes, own.outline(), prefix)))
+    return tries
+
+
+def _inferred(sets: list[WeightSet], *, likely: float = _LIKELY, n: int = 8) -> list[_Try]:
+    """Every weight set and prefix against the architectures that its names and shapes resemble."""
+    tries = []
+    for weights in sets:
+        shapes = _shapes(weights)
+        for prefix in _common_prefixes(shapes):
+            inside = {key[len(prefix) :]: shape for key, shape in shapes.items() if key.startswith(prefix)}
+            for name, score in sketch.nearest(inside, n):
+                if score < likely:
+                    break
+                own = adapted(Architecture(name), shapes, prefix)
+                tries.append(_Try(weights, own, fit(shapes, own.outline(), prefix)))
+    return tries
+
+
+def _common_prefixes(shapes: Shapes) -> list[str]:
+    """Prefixes that at least a tenth of the names have, the empty one first."""
+    counts: Counter[str] = Counter({"": len(shapes)})
+    for key in shapes:
+        parts = key.split(".")
+        for depth in range(1, min(len(parts), 7)):
+            counts[".".join(parts[:depth]) + "."] += 1
+    least = max(0.1 * len(shapes), 4)
+    return [prefix for prefix, count in counts.items() if count >= least]
+
+
+def _shapes(weights: WeightSet) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in weights.tensors.items()}
+
+
+def _refuse_ambiguity(file: str, best: _Try, asked: Iterable[_Try]) -> None:
+    """Architectures of equal tensors that compute different things are the user's to tell apart."""
+    if _PLAIN.fullmatch(best.architecture.name):
+        return
+    others = _equals(best, asked)
+    if others:
+        names = ", ".join([best.architecture.name, *others])
+        raise BenchError(f"{file}: its tensors fit several architectures ({names}): say which with --arch")
+
+
+def _equals(best: _Try, asked: Iterable[_Try]) -> list[str]:
+    """Other architectures that the same tensors fill."""
+    same = [t for t in asked if t.label == best.label and t.architecture.name != best.architecture.name]
+    return list(dict.fromkeys(t.architecture.name for t in same))
+
+
+def _notes(best: _Try, complete: list[_Try], arch: str | None) -> list[str]:
+    notes = []
+    if arch is None:
+        notes.append(f"architecture inferred from names and shapes: {best.architecture}")
+    others = list(dict.fromkeys(t.label or "." for t in complete if t.label != best.label))
+    if others:
+        notes.append(f"other weight sets in the file: {', '.join(others)} (--weights-key)")
+    return notes
+
+
+def _refuse_key(file: str, weights_key: str, sets: list[WeightSet], tries: list[_Try], complete: list[_Try]) -> None:
+    """Refuse a ``--weights-key`` that names nothing, or names weights that do not fill the architecture."""
+    named = [t for t in tries if answers(t.label, weights_key)]
+    whole = ", ".join(dict.fromkeys(t.label or "." for t in complete))
+    there = f"; it has {whole}" if whole else f"; it holds {', '.join(s.key or '.' for s in sets[:6])}"
+    if not named:
+        raise BenchError(f"{file} has no weight set '{weights_key}' that fills a known architecture{there}")
+    worst = min(named, key=lambda t: t.fit.badness)
+    raise BenchError(f"{file}: '{weights_key}' {_shortfall(worst)}{there}")
+
+
+def _misfit(file: str, sets: list[WeightSet], tries: list[_Try], arch: str | None) -> str:
+    """The sentence for weights that fill nothing: counts, first names, and what would fit better."""
+    guesses = _inferred(sets, likely=0.1, n=6) if arch is not None else tries
+    best = min(tries, key=lambda t: t.order) if tries else None
+    if best is None or (arch is None and best.fit.filled < 0.5 * best.fit.needed):
+        largest = max(sets, key=lambda s: len(s.tensors))
+        names = ", ".join(list(largest.tensors)[:4])
+        where = f"'{largest.key}'" if largest.key else "its top level"
+        return (
+            f"{file}: no known architecture has tensors like those in {where} ({len(largest.tensors)} of them: "
+            f"{names}, ...): name it with --arch"
+        )
+    sentence = f"{file}: {'the weights' if not best.label else repr(best.label)} {_shortfall(best)}"
+    better = sorted((t for t in guesses if t.fit.badness < best.fit.badness), key=lambda t: t.order)
+    if better:
+        found = better[0]
+        share = "fits completely" if found.fit.complete else f"fits {found.fit.filled} of {found.fit.needed}"
+        return f"{sentence}; {found.architecture} {share}: use --arch {found.architecture.name}"
+    return f"{sentence}; name another architecture with --arch, or other weights with --weights-key"
+
+
+def _shortfall(attempt: _Try) -> str:
+    found, name = attempt.fit, attempt.architecture
+    words = [f"fill {found.filled} of {found.needed} tensors of {name}"]
+    if found.missing:
+        words.append(f"missing {_few(found.missing)}")
+    if found.wrong:
+        first, theirs, ours = found.wrong[0]
+        more = f" and {len(found.wrong) - 1} more" if len(found.wrong) > 1 else ""
+        words.append(f"wrong shape {first} (file {_dims(theirs)}, network {_dims(ours)}){more}")
+    if found.structural:
+        words.append(f"without a place in it {_few(found.structural)}")
+    elif found.too_much_unknown:
+        words.append(f"too large unknown parts {_few(found.unused)}")
+    return "; ".join([", ".join(words)])
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+
+
+def _dims(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "scalar"

@@ -1,0 +1,87 @@
+"""A weight file, with ``--arch`` or with an architecture found from its names and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from adapters import reader
+from adapters.architecture import without_random_init
+from adapters.matching import Match, match
+from adapters.timm_backbone import TimmBackbone
+from adapters.weightsets import weight_sets
+from bench.backbone import Backbone
+from bench.card import Card, Coverage, Transform
+from bench.errors import BenchError
+
+
+def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, trust: bool = False) -> Backbone:
+    """The network in a file. Raises `BenchError` when its weights do not fill an architecture (law 1)."""
+    path = Path(rest).expanduser()
+    if not path.exists():
+        raise BenchError(f"there is no file or folder {path}")
+    if path.is_file() and not path.stat().st_size:
+        raise BenchError(f"{path} is empty: it holds no weights")
+    container = reader.read(path, trust=trust)
+    chosen = match(weight_sets(container.content), arch=arch, weights_key=weights_key, file=str(path))
+    network = _fill(chosen)
+    card = Card(
+        name=path.stem,
+        spec=rest,
+        architecture=str(chosen.architecture),
+        family="module",
+        dims={},
+        feature="",
+        transform=None,
+        weight_digest="",
+        container=container.kind,
+        layout=chosen.layout,
+        weights_key=chosen.label or None,
+        coverage=Coverage(
+            filled=chosen.fit.filled, total=chosen.fit.needed, heads=chosen.fit.heads, unused=chosen.fit.unused
+        ),
+        hazards=container.hazards,
+        notes=chosen.notes,
+    )
+    if chosen.architecture.torchvision:
+        from adapters.torchvision_backbone import TorchvisionBackbone
+
+        backbone: Backbone = TorchvisionBackbone(network, card)
+    else:
+        backbone = TimmBackbone(network, card)
+    transform, origin = _transform(network)
+    backbone.card = backbone.card.model_copy(
+        update={"transform": transform, "notes": [*backbone.card.notes, origin]},
+    )
+    return backbone
+
+
+def _fill(chosen: Match) -> torch.nn.Module:
+    """The network with every needed tensor from the file."""
+    tensors: Mapping[str, Tensor] = chosen.tensors
+    with without_random_init():
+        network = chosen.architecture.build()
+    state = network.state_dict()
+    mapped = {name: tensors[key].to(state[name].dtype) for name, key in chosen.fit.mapped.items()}
+    result = network.load_state_dict(mapped, strict=False)
+    # Only counters and tables that the architecture computes itself may keep the values they were made with.
+    unfilled = [name for name in result.missing_keys if name in chosen.outline.needed]
+    unfilled += [n for n, p in network.named_parameters() if p.numel() and n not in mapped and n not in unfilled]
+    if unfilled or result.unexpected_keys:
+        raise BenchError(f"{', '.join(unfilled[:4])} would keep random values: this architecture cannot be used")
+    return network
+
+
+def _transform(network: torch.nn.Module) -> tuple[Transform, str]:
+    """What most evaluation code uses, at the network's own input size: the file does not say."""
+    size = 224
+    for holder in (network, getattr(network, "patch_embed", None)):
+        own = getattr(holder, "img_size", None)
+        if own is not None:
+            size = int(own[0]) if isinstance(own, tuple | list) else int(own)
+            break
+    transform = Transform(resize=round(size * 256 / 224), crop=size, interpolation="bicubic")
+    return transform, f"the file does not state its input transform: assumed {transform.describe()}"
