@@ -75,7 +75,7 @@ def probe(task: Task, labels: Labels, x: np.ndarray) -> tuple[float, list[dict[s
     settings = task.settings
     grid = grid_of(settings)
     path: list[dict[str, Any]] = []
-    limits = {"tol": settings["tol"], "max_iter": settings["max_iter"]}
+    fits: dict[float, Fit] = {}
     if len(grid) > 1 or settings["C"] is None:
         held = holdout(labels.train, settings["holdout"], task.seed)
         inner = Path(x[~held], labels.train[~held], labels.trained, task.device)
@@ -87,15 +87,17 @@ def probe(task: Task, labels: Labels, x: np.ndarray) -> tuple[float, list[dict[s
                 path.append(
                     {"C": fit.C, "holdout_top1": accuracy, "iterations": fit.iterations, "converged": fit.converged}
                 )
+                fits[fit.C] = fit
                 stage.advance()
 
-            inner.fit(grid, each=note, **limits)
+            inner.fit(grid, each=note, tol=settings["path_tol"], max_iter=settings["max_iter"])
         best = max(point["holdout_top1"] for point in path)
         chosen = next(point["C"] for point in path if point["holdout_top1"] == best)
     else:
         chosen = grid[0]
     with task.progress.stage("logistic refit", 1, "fit") as stage:
-        fit = Path(x, labels.train, labels.trained, task.device).fit([chosen], **limits)[0]
+        whole = Path(x, labels.train, labels.trained, task.device)
+        fit = whole.fit([chosen], tol=settings["tol"], max_iter=settings["max_iter"], start=fits.get(chosen))[0]
         stage.advance()
     return chosen, path, fit
 

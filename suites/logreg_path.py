@@ -1,10 +1,11 @@
 """L2 multinomial logistic regression over a path of penalties, each fit starting where the last one ended.
 
 The objective is scikit-learn's: C * sum of cross-entropies + 1/2 ||W||^2, the intercept free (in mean-loss form the
-penalty is 1 / (C N)). Features are used as they are. Speed comes from a change of variables that leaves the problem
-what it is: features are centred (the intercept takes it up) and turned into the eigenvectors of their covariance (a
-rotation, which an L2 penalty does not see), and each rotated weight is measured in units of the inverse root of its
-curvature bound, so that L-BFGS meets a well-conditioned problem at every penalty.
+penalty is 1 / (C N)); of two classes the one weight vector that tells them apart is penalised, as there. Features are
+used as they are. Speed comes from a change of variables that leaves the problem what it is: features are centred (the
+intercept takes it up) and turned into the eigenvectors of their covariance (a rotation, which an L2 penalty does not
+see), and each rotated weight is measured in units of the inverse root of its curvature bound, so that L-BFGS meets a
+well-conditioned problem at every penalty.
 """
 
 from __future__ import annotations
@@ -64,19 +65,28 @@ class Path:
         self,
         penalties: Sequence[float],
         *,
-        tol: float = 1e-4,
+        tol: float = 1e-6,
         max_iter: int = 1000,
+        start: Fit | None = None,
         each: Callable[[Fit], None] | None = None,
     ) -> list[Fit]:
         """Fits for ``penalties`` (values of C), strongest penalty first, each begun at the last one's solution.
+
+        ``start``: where the first begins, a fit on other samples of the same features; None: at zero weights.
 
         ``tol``: the largest entry of the gradient of the mean loss, in curvature units, at which a fit has converged.
         """
         w = torch.zeros(len(self._rotation), self.classes, dtype=torch.float64, device=self._x.device)
         b = self._start.clone()
+        if start is not None:
+            weight = torch.from_numpy(start.weight).to(w)
+            w = self._rotation.T @ weight
+            b = torch.from_numpy(start.bias).to(b) + self._mean @ weight
         fits = []
         for c in sorted(penalties):
-            w, b, iterations, converged, loss = self._solve(1 / (c * self.n), w, b, tol, max_iter)
+            # scikit-learn's one weight vector for two classes is the difference of ours: |v|^2 = 2 (|w0|^2 + |w1|^2).
+            penalty = (2 if self.classes == 2 else 1) / (c * self.n)
+            w, b, iterations, converged, loss = self._solve(penalty, w, b, tol, max_iter)
             fit = self._back(c, w, b, iterations, converged, loss)
             if each is not None:
                 each(fit)

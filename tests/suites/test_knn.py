@@ -1,0 +1,185 @@
+"""knn/dino: DINO's own numbers, brute force, and the cases that other implementations get wrong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from suitehelp import clusters, evaluate, values
+
+from bench.errors import BenchError
+from suites.vote import vote
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "features" / "clusters50"
+
+
+def golden(split):
+    with np.load(GOLDEN / f"{split}.npz") as stored:
+        return stored["x"], stored["y"]
+
+
+def brute(train, test, k, temperature=0.07):
+    """DINO's rule in float64, one query at a time: ties to the highest single similarity, then the lowest class."""
+    (x, y), (q, _) = train, test
+    x = x.astype(np.float64) / np.linalg.norm(x, axis=1, keepdims=True)
+    q = q.astype(np.float64) / np.linalg.norm(q, axis=1, keepdims=True)
+    predictions = []
+    for row in q:
+        s = x @ row
+        near = np.lexsort((np.arange(len(s)), -s))[:k]
+        score, best = {}, {}
+        for i in near:
+            score[y[i]] = score.get(y[i], 0.0) + np.exp(s[i] / temperature)
+            best[y[i]] = max(best.get(y[i], -2.0), s[i])
+        predictions.append(min(score, key=lambda c: (-score[c], -best[c], c)))
+    return np.array(predictions)
+
+
+def test_dinos_own_function_on_the_golden_features():
+    expected = json.loads((GOLDEN / "expected.json").read_text())["knn_dino"]
+    measurements, _ = evaluate("knn", golden("train"), golden("test"))
+    for k, want in expected.items():
+        assert values(measurements, "top1", k=int(k)) == pytest.approx(want["top1"], abs=1e-9)
+        assert values(measurements, "top5", k=int(k)) == pytest.approx(want["top5"], abs=1e-9)
+    (headline,) = [m for m in measurements if m.headline]
+    assert (headline.metric, headline.settings) == ("top1", {"k": 20, "temperature": 0.07})
+
+
+def test_brute_force():
+    train, test = clusters(0, 400, 7), clusters(1, 120, 7)
+    measurements, made = evaluate("knn", train, test, k=[1, 5, 33], temperature=[0.07, 1.0])
+    for index, m in enumerate(measurements):
+        if m.metric == "top1":
+            want = brute(train, test, m.settings["k"], m.settings["temperature"])
+            np.testing.assert_array_equal(made.outcomes[index].arrays["prediction"], want)
+            assert m.value == pytest.approx(100 * (want == test[1]).mean())
+
+
+def test_outcomes_agree_with_the_values():
+    measurements, made = evaluate("knn", clusters(0), clusters(1))
+    for index, m in enumerate(measurements):
+        table = made.outcomes[index].arrays
+        correct = table["correct"] if m.metric == "top1" else table["correct5"]
+        assert m.value == pytest.approx(100 * correct.mean())
+        assert m.n == len(correct)
+        np.testing.assert_array_equal(table["correct"], table["label"] == table["prediction"])
+        assert ((table["score"] >= 0) & (table["score"] <= 1)).all()
+
+
+@pytest.mark.parametrize("change", ["train order", "test order", "scale", "class names"])
+def test_what_must_not_matter(change):
+    (x, y), (q, t) = clusters(0, 300, 8), clusters(1, 90, 8)
+    base, _ = evaluate("knn", (x, y), (q, t), k=[10, 20])
+    rng = np.random.default_rng(5)
+    if change == "train order":
+        order = rng.permutation(len(x))
+        x, y = x[order], y[order]
+    elif change == "test order":
+        order = rng.permutation(len(q))
+        q, t = q[order], t[order]
+    elif change == "scale":
+        x, q = x * 1e6, q * 1e-6
+    else:
+        names = rng.permutation(1000)[:8] - 500
+        y, t = names[y], names[t]
+    changed, _ = evaluate("knn", (x, y), (q, t), k=[10, 20])
+    assert [m.value for m in changed if m.metric == "top1"] == [m.value for m in base if m.metric == "top1"]
+
+
+def test_an_exact_tie_goes_to_the_higher_single_similarity_then_the_lowest_class():
+    # One vote each, all equally similar: the lowest class, whatever the order of the bank.
+    x = np.array([[1, 0], [1, 0], [1, 0]], dtype=np.float32)
+    _, made = evaluate("knn", (x, np.array([9, 4, 7])), (x[:1], np.array([4])), k=[3])
+    assert made.outcomes[0].arrays["prediction"][0] == 4
+    # Equal scores by construction, class 1 holding the single best similarity.
+    similarity = np.array([[0.9, 0.5, 0.4]])
+    votes = vote(similarity, np.array([[1, 0, 0]]), np.array([[2.0, 1.0, 1.0]]), 2, 2, np.array([0]))
+    assert list(votes.top[0]) == [1, 0]
+    assert votes.share[0] == 0.5
+
+
+def test_duplicates_of_two_classes_tie_exactly_wherever_they_stand():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 65)).astype(np.float32)
+    y = np.arange(200) % 5 + 10
+    x[150], y[150], x[3], y[3] = x[77], 12, x[77], 11
+    y[77] = 14
+    _, made = evaluate("knn", (x, y), (x[77:78], np.array([11])), k=[3])
+    assert made.outcomes[0].arrays["prediction"][0] == 11
+
+
+def test_more_neighbours_than_there_are():
+    train, test = clusters(0, 15), clusters(1, 6)
+    measurements, _ = evaluate("knn", train, test, k=[10, 200])
+    (capped,) = [m for m in measurements if m.metric == "top1" and m.settings["k"] == 200]
+    assert capped.details["neighbours"] == 15
+    assert capped.value == pytest.approx(100 * (brute(train, test, 15) == test[1]).mean())
+
+
+def test_the_same_split_twice_leaves_each_sample_out_by_its_id():
+    x, y = clusters(0, 40, 2)
+    x[1], y[1], y[0] = x[0], 1, 0
+    names = [f"s{i}" for i in range(40)]
+    measurements, made = evaluate(
+        "knn", (x, y), (x, y), k=[1], fingerprints=("sha256:a", "sha256:a"), ids=(names, names)
+    )
+    prediction = made.outcomes[0].arrays["prediction"]
+    assert (prediction[0], prediction[1]) == (1, 0)
+    assert measurements[0].details["own_sample_left_out"]
+
+
+def test_labels_with_gaps_classes_without_training_samples_and_few_tests():
+    (x, y), (q, t) = clusters(0, 60, 3), clusters(1, 7, 3)
+    y, t = np.array([5, 90, 1000])[y], np.array([5, 90, 1000])[t]
+    t[0] = 77
+    measurements, made = evaluate("knn", (x, y), (q, t), k=[5])
+    table = made.outcomes[0].arrays
+    assert set(table["prediction"]) <= {5, 90, 1000}
+    assert not table["correct"][0]
+    assert table["score"][0] == 0
+    assert measurements[0].details["without_training_samples"] == {"classes": ["77"], "test_samples": 1}
+
+
+def test_refusals():
+    x, y = clusters(0, 30, 3)
+    with pytest.raises(BenchError, match="single class"):
+        evaluate("knn", (x, np.zeros(30, dtype=int)), (x, y))
+    broken = x.copy()
+    broken[4, 2] = np.nan
+    broken[9, 0] = np.inf
+    with pytest.raises(BenchError, match=r"2 of 30 samples of arrays train .* first train/4"):
+        evaluate("knn", (broken, y), (x, y))
+    with pytest.raises(BenchError, match="holds no samples"):
+        evaluate("knn", (x, y), (x[:0], y[:0]))
+    with pytest.raises(BenchError, match="knn.k must be 1 or more"):
+        evaluate("knn", (x, y), (x, y), k=[0])
+    with pytest.raises(BenchError, match="temperature must be above 0"):
+        evaluate("knn", (x, y), (x, y), temperature=[0.0])
+    with pytest.raises(BenchError, match="weight"):
+        evaluate("knn", (x, y), (x, y), weight="gauss")
+
+
+def test_small_temperatures_neither_overflow_nor_vanish():
+    measurements, _ = evaluate("knn", clusters(0), clusters(1), temperature=[0.001, 100.0])
+    assert all(np.isfinite(m.value) for m in measurements)
+
+
+def test_zero_features_are_said():
+    x, y = clusters(0, 50, 3)
+    x[3] = 0
+    measurements, _ = evaluate("knn", (x, y), clusters(1, 20, 3), k=[5])
+    assert measurements[0].details["zero_features"] == 1
+
+
+def test_inverse_distance_votes():
+    train, test = clusters(0, 200, 4), clusters(1, 50, 4)
+    _, made = evaluate("knn", train, test, protocol="solo-l2")
+    x = train[0].astype(np.float64) / np.linalg.norm(train[0], axis=1, keepdims=True)
+    q = test[0].astype(np.float64) / np.linalg.norm(test[0], axis=1, keepdims=True)
+    distance = np.linalg.norm(q[:, None] - x[None], axis=2)
+    near = np.argsort(distance, axis=1, kind="stable")[:, :20]
+    want = [
+        np.bincount(train[1][n], weights=1 / (d[n] + 1e-5), minlength=4).argmax()
+        for n, d in zip(near, distance, strict=True)
+    ]
+    np.testing.assert_array_equal(made.outcomes[0].arrays["prediction"], want)
