@@ -230,14 +230,15 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
     except Exception as error:
-        import click
-
-        if isinstance(error, click.exceptions.Exit):
-            sys.exit(error.exit_code)
-        if isinstance(error, click.exceptions.Abort):
+        # typer brings its own copy of click's exceptions, or uses click's: what they can do tells them, not the class.
+        if isinstance(code := getattr(error, "exit_code", None), int):
+            sentence = error.format_message() if hasattr(error, "format_message") else ""
+            if sentence:
+                _refuse(sentence)
+            # No sentence: help was shown, by `exit` or because nothing was asked for.
+            sys.exit(0)
+        if type(error).__name__ == "Abort":
             _refuse("interrupted")
-        if isinstance(error, click.ClickException):
-            _refuse(error.format_message() or type(error).__name__)
         if os.environ.get("BENCH_DEBUG"):
             raise
         _refuse(

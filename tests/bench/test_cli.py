@@ -34,7 +34,7 @@ def refused(result: subprocess.CompletedProcess) -> str:
     return lines[-1]
 
 
-HEAVY = {"torch", "numpy", "pandas", "faiss", "sklearn", "scipy", "timm", "torchvision", "pydantic", "PIL", "datasets"}
+HEAVY = {"torch", "numpy", "pandas", "faiss", "sklearn", "scipy", "timm", "torchvision", "PIL", "datasets"}
 
 
 @pytest.mark.parametrize("args", [["--help"], ["run", "--help"], ["--version"]])
