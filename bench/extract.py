@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.cpu import cpu_pass
 from bench.dataset import DecodeError
 from bench.device import Precision, forward_mode, is_out_of_memory, precision_of
 from bench.errors import BenchError
@@ -139,7 +140,8 @@ def extract(
         homes = _homes(backbone, dataset, kind, features, names, sizes)
         for store in _distinct(homes):
             if isinstance(store, FeatureStore):
-                _complete(store, [name for name in features if homes[name] is store], filling, batch, progress)
+                with cpu_pass(backbone, device):
+                    _complete(store, [name for name in features if homes[name] is store], filling, batch, progress)
     found = StoredFeatureSet(dataset, dict(homes))
     refuse(found.corrupt)
     if found.corrupt:
