@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from bench import console
 from bench._version import __version__
 from bench.errors import BenchError
 
@@ -91,7 +89,7 @@ def run(
         "--weights-key": weights_key, "--protocol": protocol or None, "--set": set_ or None, "--name": name,
         "--seed": seed, "--precision": precision, "--limit": limit,
     }  # fmt: skip
-    with _stdout_for_the_result() as out:
+    with console.result() as out:
         if from_ is not None:
             extra = [flag for flag, value in asked.items() if value is not None]
             if extra:
@@ -132,7 +130,7 @@ def demo(
     """The whole way on the built-in data: real encoders, two suites, a leaderboard. Minutes, no network."""
     from bench.demo import walk
 
-    with _stdout_for_the_result() as stdout:
+    with console.result() as stdout:
         walk(runs, out, device=device, progress=_progress(), show=lambda r: _show(r, runs, as_json=False, out=stdout))
 
 
@@ -145,16 +143,16 @@ def inspect(
     json: Json = False,
 ) -> None:
     """What a checkpoint holds and how it would be read; evaluates nothing."""
-    with _stdout_for_the_result() as out:
+    with console.result() as out:
         from bench.api import load
 
         card = load(model, arch=arch, weights_key=weights_key, trust=trust_checkpoint).card
     if json:
-        _emit(card.model_dump_json(indent=1), out)
+        console.emit(card.model_dump_json(indent=1), out)
         return
     from bench.registry import resolve
 
-    _emit(resolve("reports", "inspection")(card), out)
+    console.emit(resolve("reports", "inspection")(card), out)
 
 
 @app.command("list", rich_help_panel="Look")
@@ -168,9 +166,9 @@ def list_(
 
     if what not in LISTINGS:
         raise BenchError(f"bench list knows no '{what}'{nearest(what, list(LISTINGS))}")
-    with _stdout_for_the_result() as out:
+    with console.result() as out:
         rows = LISTINGS[what]()
-    _emit(render(what, rows, as_json=json), out)
+    console.emit(render(what, rows, as_json=json), out)
 
 
 @app.command(rich_help_panel="Report")
@@ -194,9 +192,9 @@ def publish(
         raise BenchError("bench publish needs --out DIR (or --check)")
     from bench.registry import resolve
 
-    with _stdout_for_the_result() as stdout:
+    with console.result() as stdout:
         summary = resolve("reports", "site")(runs, out)
-    _emit(str(summary), stdout)
+    console.emit(str(summary), stdout)
 
 
 @app.command(rich_help_panel="Look after")
@@ -212,48 +210,56 @@ def clean(
     typer.echo(str(clean_(verify=verify, keep_gb=keep_gb)))
 
 
+@app.command(rich_help_panel="Report")
+def compare(
+    first: Annotated[Path, typer.Argument(help="The record to compare with.", metavar="RECORD")],
+    second: Annotated[Path, typer.Argument(help="The record compared.", metavar="RECORD")],
+    json: Json = False,
+) -> None:
+    """Two records on the same samples: the paired difference of every number, with its interval."""
+    from bench.registry import resolve
+
+    with console.result() as out:
+        comparison = resolve("reports", "compare")(first, second)
+    console.emit(comparison.to_json() if json else comparison.render(), out)
+
+
+@app.command(rich_help_panel="Report")
+def gate(
+    baseline: Annotated[str, typer.Option(help="A ledger, a record, or git:REF:path of either.", metavar="X")],
+    candidate: Annotated[str, typer.Option(help="What is judged, given alike.", metavar="Y")],
+    mode: Annotated[str, typer.Option(help="numerics (these networks) or training (their recipe).")] = "numerics",
+    config: Annotated[Path | None, typer.Option(help="Tolerances (default: gate.toml here).", metavar="FILE")] = None,
+    allow_inconclusive: Annotated[
+        bool, typer.Option("--allow-inconclusive", help="Exit 0 when nothing regressed but something is undecided.")
+    ] = False,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.", metavar="FILE")] = None,
+    summary: Annotated[Path | None, typer.Option(help="Append Markdown here.", metavar="FILE")] = None,
+    json: Json = False,
+) -> None:
+    """Is the candidate worse than the baseline? Exit code 0: no, 1: yes, 2: cannot be judged."""
+    from bench.registry import resolve
+
+    if mode not in ("numerics", "training"):
+        raise BenchError(f"--mode is numerics or training, not '{mode}'")
+    with console.result() as out:
+        report = resolve("reports", "gate")(
+            baseline, candidate, mode=mode, config=config, allow_inconclusive=allow_inconclusive
+        )
+        if junit is not None:
+            console.write(junit, resolve("reports", "gate-junit")(report))
+        if summary is not None:
+            console.write(summary, resolve("reports", "gate-markdown")(report), append=True)
+    text = report.to_json() if json else resolve("reports", "gate-text")(report)
+    if not json and os.environ.get("GITHUB_ACTIONS") == "true":
+        text = text.rstrip("\n") + "\n" + resolve("reports", "gate-annotations")(report)
+    console.emit(text, out)
+    raise typer.Exit(report.exit_code)
+
+
 def main() -> NoReturn:
     """Run the command line; every refusal is one sentence on stderr and exit code 2."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        code = app(standalone_mode=False)
-        _flush()
-        sys.exit(code if isinstance(code, int) else 0)
-    except BenchError as error:
-        _refuse(str(error))
-    except KeyboardInterrupt:
-        _refuse(
-            "interrupted; stored features and finished suites are kept, and the same command goes on where this stopped"
-        )
-    except BrokenPipeError:
-        # The reader of our output left: nothing to say, and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(0)
-    except Exception as error:
-        # typer brings its own copy of click's exceptions, or uses click's: what they can do tells them, not the class.
-        if isinstance(code := getattr(error, "exit_code", None), int):
-            sentence = error.format_message() if hasattr(error, "format_message") else ""
-            if sentence:
-                _refuse(sentence)
-            # No sentence: help was shown, by `exit` or because nothing was asked for.
-            sys.exit(0)
-        if type(error).__name__ == "Abort":
-            _refuse("interrupted")
-        if os.environ.get("BENCH_DEBUG"):
-            raise
-        _refuse(
-            f"a defect in bench, not in your input: {type(error).__name__}: {error} "
-            f"(set BENCH_DEBUG=1 for the traceback, and please report it)"
-        )
-
-
-def _refuse(sentence: str) -> NoReturn:
-    print(f"bench: {' '.join(sentence.split())}", file=sys.stderr)
-    sys.exit(2)
-
-
-def _flush() -> None:
-    sys.stdout.flush()
+    console.answer(lambda: app(standalone_mode=False))
 
 
 def _progress() -> Progress:
@@ -262,28 +268,9 @@ def _progress() -> Progress:
     return Progress()
 
 
-@contextlib.contextmanager
-def _stdout_for_the_result() -> Iterator[int]:
-    """Within the block everything that any library prints goes to stderr; yields the real stdout's descriptor."""
-    sys.stdout.flush()
-    real = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        with contextlib.redirect_stdout(sys.stderr):
-            yield real
-    finally:
-        sys.stdout.flush()
-        os.dup2(real, 1)
-
-
-def _emit(text: str, descriptor: int) -> None:
-    with os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as stream:
-        stream.write(text if text.endswith("\n") else text + "\n")
-
-
 def _show(record: Record, runs: Path, *, as_json: bool, out: int) -> None:
     if as_json:
-        _emit(record.to_json(), out)
+        console.emit(record.to_json(), out)
         return
     from rich.console import Console
 

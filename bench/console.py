@@ -1,0 +1,88 @@
+"""Streams and exit codes: the result alone on stdout, everything else on stderr, one sentence for a refusal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from bench.errors import BenchError
+
+
+def answer(command: Callable[[], object]) -> NoReturn:
+    """Carry out ``command`` and leave with its exit code: 0, or 2 after one sentence on stderr."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        code = command()
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except BenchError as error:
+        refuse(str(error))
+    except KeyboardInterrupt:
+        refuse(
+            "interrupted; stored features and finished suites are kept, and the same command goes on where this stopped"
+        )
+    except BrokenPipeError:
+        # The reader of our output left: nothing to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
+    except Exception as error:
+        # typer brings its own copy of click's exceptions, or uses click's: what they can do tells them, not the class.
+        if isinstance(code := getattr(error, "exit_code", None), int):
+            sentence = error.format_message() if hasattr(error, "format_message") else ""
+            if sentence:
+                refuse(sentence)
+            # No sentence: help was shown, by `exit` or because nothing was asked for.
+            sys.exit(0)
+        if type(error).__name__ == "Abort":
+            refuse("interrupted")
+        if os.environ.get("BENCH_DEBUG"):
+            raise
+        refuse(
+            f"a defect in bench, not in your input: {type(error).__name__}: {error} "
+            f"(set BENCH_DEBUG=1 for the traceback, and please report it)"
+        )
+
+
+def refuse(sentence: str) -> NoReturn:
+    """One sentence on stderr, exit code 2."""
+    print(f"bench: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+@contextlib.contextmanager
+def result() -> Iterator[int]:
+    """Within the block everything that any library prints goes to stderr; yields the real stdout's descriptor."""
+    sys.stdout.flush()
+    real = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield real
+    finally:
+        sys.stdout.flush()
+        os.dup2(real, 1)
+
+
+def emit(text: str, descriptor: int) -> None:
+    """Write the result, with one newline at its end, to a descriptor that `result` yielded."""
+    with os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as stream:
+        stream.write(text if text.endswith("\n") else text + "\n")
+
+
+def write(path: Path, text: str, *, append: bool = False) -> None:
+    """Write ``text`` whole; ``append`` adds it to what is there, as a job's summary page wants it."""
+    from bench.files import refusal, write_atomically
+
+    if not append:
+        write_atomically(path, text.encode())
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise refusal(error, path) from error
