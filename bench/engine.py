@@ -14,7 +14,7 @@ from bench.errors import BenchError
 from bench.journal import Journal
 from bench.record import Measurement, Record, now
 from bench.registry import resolve
-from bench.suite import Needs, Outcomes, Suite, Task
+from bench.suite import Needs, Other, Outcomes, Suite, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from bench.protocol import Protocol
     from bench.request import Request
     from bench.stored import StoredFeatures
+
+
+OPTIONAL = ("logits",)
+"""Outputs that a teacher or baseline may lack although the student has them."""
 
 
 class Source(NamedTuple):
@@ -97,8 +101,13 @@ class Engine:
             items = self._items(student)
             if teacher is not None and not any(item.needs.teacher for item in items):
                 raise BenchError(f"a teacher was given, but no suite of this run reads one ({', '.join(self.cards)})")
+            lonely = [item.name for item in items if item.needs.teacher and teacher is None]
+            if lonely:
+                raise BenchError(f"suite '{lonely[0]}' compares with a teacher: say which with --teacher SPEC")
             self._check_data(items, expect)
-            journal = self._journal(items, student.card, teacher.card if teacher is not None else None)
+            others = self._load_others(items)
+            cards = [model.card for model in others.values()]
+            journal = self._journal(items, student.card, teacher.card if teacher is not None else None, cards)
             measurements: list[Measurement] = []
             outcomes: dict[str, dict[str, np.ndarray]] = {}
             features: dict[tuple[int, Source], Mapping[str, FeatureSet]] = {}
@@ -108,8 +117,15 @@ class Engine:
                     data = self._features(student, item.source, items, features)
                     guide = None
                     if teacher is not None and item.needs.teacher:
-                        guide = self._features(teacher, item.source, items, features)
-                    done = self._evaluate(item, student, data, teacher, guide)
+                        guide = self._features(teacher, item.source, items, features, company=True)
+                    company = {
+                        role: Other(
+                            others[spec].card,
+                            self._features(others[spec], item.source, items, features, company=True),
+                        )
+                        for role, spec in item.needs.others
+                    }
+                    done = self._evaluate(item, student, data, teacher, guide, company)
                     if journal is not None:
                         journal.save(item.name, *done)
                 else:
@@ -158,7 +174,16 @@ class Engine:
                     f"({fingerprint[:19]} now, {sorted(then)[0][:19]} then)"
                 )
 
-    def _journal(self, items: list[Item], student: Card, teacher: Card | None) -> Journal | None:
+    def _load_others(self, items: list[Item]) -> dict[str, Backbone | StoredFeatures]:
+        """The further models that suites name in their options, each loaded once, by SPEC."""
+        from bench.api import load
+
+        specs = dict.fromkeys(spec for item in items for _, spec in item.needs.others)
+        with self.timed("load"):
+            # A bare weight file says nothing of its network: it is then taken for the student's.
+            return {spec: load(spec, self.request.arch if Path(spec).is_file() else None) for spec in specs}
+
+    def _journal(self, items: list[Item], student: Card, teacher: Card | None, others: list[Card]) -> Journal | None:
         if self.runs is None:
             return None
         from bench.environment import libraries
@@ -169,6 +194,7 @@ class Engine:
             "seed": self.request.seed,
             "model": student.model_dump(mode="json"),
             "teacher": teacher.model_dump(mode="json") if teacher is not None else None,
+            "others": [card.model_dump(mode="json") for card in others],
             "data": {
                 spec: [splits.train.fingerprint, splits.test.fingerprint] for spec, splits in self._opened.items()
             },
@@ -182,6 +208,7 @@ class Engine:
         source: Source,
         items: list[Item],
         known: dict[tuple[int, Source], Mapping[str, FeatureSet]],
+        company: bool = False,
     ) -> Mapping[str, FeatureSet]:
         """Both splits' features of ``model``, extracted once for all the suites that read this source."""
         from bench.stored import StoredFeatures
@@ -195,6 +222,9 @@ class Engine:
 
         mine = [item for item in items if item.source == source]
         names = sorted({name for item in mine for name in item.needs.features})
+        if company and model.card.dims:
+            # Suites ask for what the student has; a teacher without a classifier of its own gives the rest.
+            names = [name for name in names if name in model.card.dims or name not in OPTIONAL]
         splits = self._opened[source.data]
         found: dict[str, FeatureSet] = {}
         for split in ("train", "test"):
@@ -226,6 +256,7 @@ class Engine:
         data: Mapping[str, FeatureSet],
         teacher: Backbone | StoredFeatures | None,
         guide: Mapping[str, FeatureSet] | None,
+        others: Mapping[str, Other],
     ) -> tuple[list[Measurement], dict[str, dict[str, np.ndarray]], float]:
         from bench.stored import StoredFeatures
 
@@ -239,6 +270,7 @@ class Engine:
             backbone=None if isinstance(student, StoredFeatures) else student,
             teacher=guide,
             teacher_card=teacher.card if teacher is not None else None,
+            others=others,
         )
         start = time.perf_counter()
         last = start

@@ -27,6 +27,15 @@ class Needs(NamedTuple):
     """True when the suite reads a teacher's features of the same samples."""
     backbone: bool = False
     """True when the suite forwards the network itself (fine-tune, detection): stored features are not enough."""
+    others: tuple[tuple[str, str], ...] = ()
+    """(role, SPEC) of further models whose features of the same samples the suite reads: a baseline, an ensemble."""
+
+
+class Other(NamedTuple):
+    """A further model of the comparison."""
+
+    card: Card
+    data: Mapping[str, FeatureSet]
 
 
 @dataclass
@@ -56,6 +65,8 @@ class Task:
     backbone: Backbone | None = None
     teacher: Mapping[str, FeatureSet] | None = None
     teacher_card: Card | None = None
+    others: Mapping[str, Other] = field(default_factory=dict)
+    """By role, as `Needs.others` asked for them."""
     outcomes: dict[int, Outcomes] = field(default_factory=dict)
     """Outcome tables by measurement index, filled by `measure`; the runner writes them."""
     _count: int = 0
