@@ -7,19 +7,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapters.architecture import Architecture, Outline
+from adapters.layouts import Layout
 from bench.errors import BenchError
 
 Shapes = Mapping[str, Sequence[int]]
 
 
-def adapted(architecture: Architecture, shapes: Shapes, prefix: str) -> Architecture:
-    """``architecture`` with the class count, input size and norm that ``shapes`` under ``prefix`` have.
+def adapted(architecture: Architecture, shapes: Shapes, prefix: str, layout: Layout) -> Architecture:
+    """``architecture`` with the class count, input size and tokens that ``shapes`` under ``prefix`` have, and with what
+    ``layout`` knows of it (heads, epsilon).
 
     What the user gave as an argument stays. Without a classifier in the file the network gets none.
     """
     outline = architecture.outline()
     inside = {key[len(prefix) :]: shape for key, shape in shapes.items() if key.startswith(prefix)}
-    wanted = {**_classes(outline, inside), **_input_size(outline, inside), **_final_norm(outline, inside)}
+    wanted = {
+        **(_classes(outline, inside) if layout.classifier else {"num_classes": 0}),
+        **_input_size(outline, inside),
+        **_windows(outline, inside),
+        **_class_token(outline, inside),
+        **_final_norm(outline, inside),
+        **layout.arguments(architecture.name),
+    }
     wanted = {key: value for key, value in wanted.items() if key not in dict(architecture.arguments)}
     if not wanted:
         return architecture
@@ -49,12 +58,29 @@ def _input_size(outline: Outline, inside: Shapes) -> dict[str, Any]:
     patch = outline.needed.get("patch_embed.proj.weight")
     if theirs is None or ours is None or patch is None or len(theirs) != 3 or tuple(theirs) == tuple(ours):
         return {}
-    # The class token's position is in the table where the two lengths differ from a square by the same number.
-    extra = ours[1] - math.isqrt(ours[1]) ** 2
+    # What the architecture has beyond a square grid is its class token's position, unless the file has no such token.
+    extra = ours[1] - math.isqrt(ours[1]) ** 2 if "cls_token" in inside else 0
     side = math.isqrt(max(theirs[1] - extra, 0))
     if theirs[2] != ours[2] or side == 0 or side * side + extra != theirs[1]:
         return {}
     return {"img_size": side * int(patch[-1])}
+
+
+def _class_token(outline: Outline, inside: Shapes) -> dict[str, Any]:
+    if "cls_token" in outline.needed and "cls_token" not in inside and "pos_embed" in inside:
+        return {"class_token": False, "global_pool": "avg", "fc_norm": False}
+    return {}
+
+
+def _windows(outline: Outline, inside: Shapes) -> dict[str, Any]:
+    """Window and input size of a windowed transformer, from its first relative-position table."""
+    name = "layers.0.blocks.0.attn.relative_position_bias_table"
+    theirs, ours = inside.get(name), outline.needed.get(name)
+    if theirs is None or ours is None or tuple(theirs) == tuple(ours):
+        return {}
+    window = (math.isqrt(int(theirs[0])) + 1) // 2
+    # Official configurations have a last stage of one window: 7 at 224 pixels, 6 at 192, 12 at 384.
+    return {"window_size": window, "img_size": 32 * window}
 
 
 def _final_norm(outline: Outline, inside: Shapes) -> dict[str, Any]:

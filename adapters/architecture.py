@@ -57,19 +57,52 @@ class Architecture:
     def build(self) -> nn.Module:
         """The network with unspecified weights. Raises `BenchError` for an unknown name or impossible arguments."""
         arguments = dict(self.arguments)
+        epsilons = {option: arguments.pop(option) for option in ("norm_eps", "head_norm_eps") if option in arguments}
         try:
             if self.torchvision:
                 from adapters.torchvision_models import build
 
-                return build(self.name.removeprefix("torchvision:"), **arguments)
-            return create(self.name, pretrained=False, **arguments)
+                network = build(self.name.removeprefix("torchvision:"), **arguments)
+            else:
+                network = create(self.name, pretrained=False, **arguments)
         except NotImplementedError:
             raise
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             raise BenchError(f"--arch {self}: the architecture cannot be made so: {error}") from error
+        _set_epsilons(network, **epsilons)
+        return network
 
     def outline(self) -> Outline:
+        """Names and shapes of the tensors, without building them."""
         return _outline(self)
+
+    def behaviour(self) -> str:
+        """What the network computes, as text: two architectures of equal tensors and text are one under two names."""
+        return _behaviour(self)
+
+
+@functools.lru_cache(maxsize=64)
+def _behaviour(architecture: Architecture) -> str:
+    with torch.device("meta"):
+        network = architecture.build()
+    traits = ("num_heads", "scale", "global_pool", "num_prefix_tokens", "no_embed_class", "fused_attn", "window_size")
+    parts = [
+        f"{name} {trait}={getattr(part, trait)}"
+        for name, part in network.named_modules()
+        for trait in traits
+        if isinstance(getattr(part, trait, None), int | float | str | tuple)
+    ]
+    return "\n".join([repr(network), *parts])
+
+
+def _set_epsilons(network: nn.Module, norm_eps: float | None = None, head_norm_eps: float | None = None) -> None:
+    """``norm_eps`` for every layer norm of a network, ``head_norm_eps`` for the one before the classifier."""
+    for name, part in network.named_modules():
+        if isinstance(part, nn.LayerNorm):
+            if norm_eps is not None:
+                part.eps = norm_eps
+            if head_norm_eps is not None and name.startswith("head."):
+                part.eps = head_norm_eps
 
 
 @dataclass(frozen=True)

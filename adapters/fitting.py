@@ -101,7 +101,7 @@ def fit(shapes: Shapes, outline: Outline, prefix: str) -> Fit:
             continue
         name = key[len(prefix) :]
         if not key.startswith(prefix):
-            (heads if is_head_anywhere(key) else unused).append(key)
+            (heads if is_head(_beyond(key, prefix)) else unused).append(key)
         elif name.startswith(classifier) or (is_head(name) and name.partition(".")[0] not in parts):
             heads.append(key)
         elif name.partition(".")[0] in parts or "." not in name:
@@ -133,6 +133,15 @@ def fit(shapes: Shapes, outline: Outline, prefix: str) -> Fit:
 def best_fit(shapes: Shapes, outline: Outline) -> Fit:
     """The best fit over all prefixes; with no name in common, the empty one."""
     return min((fit(shapes, outline, p) for p in prefixes(shapes, outline.needed) or [""]), key=lambda f: f.badness)
+
+
+def _beyond(key: str, prefix: str) -> str:
+    """``key`` from where it leaves ``prefix``."""
+    own, parts = prefix.split("."), key.split(".")
+    depth = 0
+    while depth < min(len(own), len(parts) - 1) and own[depth] == parts[depth]:
+        depth += 1
+    return ".".join(parts[depth:])
 
 
 def _networks(keys: Sequence[str], shapes: Shapes) -> set[str]:

@@ -12,7 +12,9 @@ from torch import Tensor
 from adapters import sketch
 from adapters.adapting import adapted
 from adapters.architecture import Architecture, Outline
+from adapters.dialects import readings
 from adapters.fitting import Fit, fit, prefixes
+from adapters.layouts import PLAIN, Layout
 from adapters.weightsets import WeightSet, answers, label, preference
 from bench.errors import BenchError
 
@@ -35,76 +37,101 @@ class Match(NamedTuple):
     outline: Outline
     fit: Fit
     label: str
-    layout: str
+    layout: Layout
+    spoken: str
+    """Layout, dialect and prefix in words."""
     notes: list[str]
 
 
+class _Reading(NamedTuple):
+    """A weight set in one dialect."""
+
+    key: str
+    dialect: str
+    tensors: Mapping[str, Tensor]
+    shapes: dict[str, tuple[int, ...]]
+
+
 class _Try(NamedTuple):
-    weights: WeightSet
+    reading: _Reading
     architecture: Architecture
     fit: Fit
+    layout: Layout
 
     @property
     def label(self) -> str:
-        return label(self.weights.key, self.fit.prefix)
+        return label(self.reading.key, self.fit.prefix)
 
     @property
-    def order(self) -> tuple[bool, int, float, int]:
+    def order(self) -> tuple[bool, int, float, int, bool]:
         """Complete before incomplete; then the weights that the method evaluates; then the better fit."""
         incomplete, share, left = self.fit.badness
-        rank = preference(self.label)
-        return (incomplete, rank, share, left) if not incomplete else (incomplete, 0, share, rank)
+        pattern = self.layout.weights
+        rank = -1 if pattern is not None and re.fullmatch(pattern, self.label) else preference(self.label)
+        unusual = _PLAIN.fullmatch(self.architecture.name) is None
+        return (incomplete, 0, share, rank, unusual) if incomplete else (incomplete, rank, share, left, unusual)
 
 
-def match(sets: list[WeightSet], *, arch: str | None, weights_key: str | None, file: str) -> Match:
+def match(
+    sets: list[WeightSet], *, arch: str | None, weights_key: str | None, file: str, layout: Layout = PLAIN
+) -> Match:
     """The weight set and architecture to use. Raises `BenchError` saying what does not fit and what settles it."""
     if not sets:
         raise BenchError(f"{file} holds no weights (no named tensors, optimiser state left aside)")
-    tries = _with(sets, Architecture.parse(arch)) if arch is not None else _inferred(sets)
+    read = [
+        _Reading(weights.key, dialect, tensors, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        for weights in sets
+        for dialect, tensors in readings(weights.tensors)
+    ]
+    tries = _with(read, Architecture.parse(arch), layout) if arch is not None else _inferred(read, layout)
     complete = [t for t in tries if t.fit.complete]
     asked = [t for t in complete if weights_key is None or answers(t.label, weights_key)]
     if weights_key is not None and not asked:
         _refuse_key(file, weights_key, sets, tries, complete)
     if not asked:
-        raise BenchError(_misfit(file, sets, tries, arch))
+        raise BenchError(_misfit(file, sets, read, tries, arch, layout))
     best = min(asked, key=lambda t: t.order)
     if arch is None:
         _refuse_ambiguity(file, best, asked)
-    prefix = f"prefix {best.fit.prefix}" if best.fit.prefix else "no prefix"
+    dialect = best.reading.dialect
+    words = [layout.name, f"{dialect} names" if dialect and dialect not in layout.name else ""]
+    words.append(f"prefix {best.fit.prefix}" if best.fit.prefix else "no prefix")
     return Match(
-        best.weights.tensors,
+        best.reading.tensors,
         best.architecture,
         best.architecture.outline(),
         best.fit,
         best.label,
-        f"plain, {prefix}",
+        layout,
+        ", ".join(word for word in words if word),
         _notes(best, complete, arch),
     )
 
 
-def _with(sets: list[WeightSet], architecture: Architecture) -> list[_Try]:
-    """Every weight set and prefix against one architecture."""
+def _with(read: list[_Reading], architecture: Architecture, layout: Layout) -> list[_Try]:
+    """Every reading and prefix against one architecture."""
     tries = []
-    for weights in sets:
-        shapes = _shapes(weights)
-        for prefix in prefixes(shapes, architecture.outline().needed) or [""]:
-            own = adapted(architecture, shapes, prefix)
-            tries.append(_Try(weights, own, fit(shapes, own.outline(), prefix)))
+    for reading in read:
+        for prefix in prefixes(reading.shapes, architecture.outline().needed) or [""]:
+            own = adapted(architecture, reading.shapes, prefix, layout)
+            tries.append(_Try(reading, own, fit(reading.shapes, own.outline(), prefix), layout))
     return tries
 
 
-def _inferred(sets: list[WeightSet], *, likely: float = _LIKELY, n: int = 8) -> list[_Try]:
-    """Every weight set and prefix against the architectures that its names and shapes resemble."""
+def _inferred(read: list[_Reading], layout: Layout, *, likely: float = _LIKELY, n: int = 8) -> list[_Try]:
+    """Every reading and prefix against the architectures that its names and shapes resemble."""
     tries = []
-    for weights in sets:
-        shapes = _shapes(weights)
-        for prefix in _common_prefixes(shapes):
-            inside = {key[len(prefix) :]: shape for key, shape in shapes.items() if key.startswith(prefix)}
-            for name, score in sketch.nearest(inside, n):
+    for reading in read:
+        for prefix in _common_prefixes(reading.shapes):
+            inside = {key[len(prefix) :]: shape for key, shape in reading.shapes.items() if key.startswith(prefix)}
+            likeliest = sketch.nearest(inside, 64 if layout.architectures else n)
+            if layout.architectures:
+                likeliest = [pair for pair in likeliest if re.fullmatch(layout.architectures, pair[0])][:n]
+            for name, score in likeliest:
                 if score < likely:
                     break
-                own = adapted(Architecture(name), shapes, prefix)
-                tries.append(_Try(weights, own, fit(shapes, own.outline(), prefix)))
+                own = adapted(Architecture(name), reading.shapes, prefix, layout)
+                tries.append(_Try(reading, own, fit(reading.shapes, own.outline(), prefix), layout))
     return tries
 
 
@@ -119,24 +146,20 @@ def _common_prefixes(shapes: Shapes) -> list[str]:
     return [prefix for prefix, count in counts.items() if count >= least]
 
 
-def _shapes(weights: WeightSet) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in weights.tensors.items()}
-
-
 def _refuse_ambiguity(file: str, best: _Try, asked: Iterable[_Try]) -> None:
     """Architectures of equal tensors that compute different things are the user's to tell apart."""
     if _PLAIN.fullmatch(best.architecture.name):
         return
-    others = _equals(best, asked)
+    others = [a for a in _equals(best, asked) if a.behaviour() != best.architecture.behaviour()]
     if others:
-        names = ", ".join([best.architecture.name, *others])
+        names = ", ".join([best.architecture.name, *(other.name for other in others)])
         raise BenchError(f"{file}: its tensors fit several architectures ({names}): say which with --arch")
 
 
-def _equals(best: _Try, asked: Iterable[_Try]) -> list[str]:
+def _equals(best: _Try, asked: Iterable[_Try]) -> list[Architecture]:
     """Other architectures that the same tensors fill."""
     same = [t for t in asked if t.label == best.label and t.architecture.name != best.architecture.name]
-    return list(dict.fromkeys(t.architecture.name for t in same))
+    return list(dict.fromkeys(t.architecture for t in same))
 
 
 def _notes(best: _Try, complete: list[_Try], arch: str | None) -> list[str]:
@@ -160,9 +183,11 @@ def _refuse_key(file: str, weights_key: str, sets: list[WeightSet], tries: list[
     raise BenchError(f"{file}: '{weights_key}' {_shortfall(worst)}{there}")
 
 
-def _misfit(file: str, sets: list[WeightSet], tries: list[_Try], arch: str | None) -> str:
+def _misfit(
+    file: str, sets: list[WeightSet], read: list[_Reading], tries: list[_Try], arch: str | None, layout: Layout
+) -> str:
     """The sentence for weights that fill nothing: counts, first names, and what would fit better."""
-    guesses = _inferred(sets, likely=0.1, n=6) if arch is not None else tries
+    guesses = _inferred(read, layout, likely=0.1, n=6) if arch is not None else tries
     best = min(tries, key=lambda t: t.order) if tries else None
     if best is None or (arch is None and best.fit.filled < 0.5 * best.fit.needed):
         largest = max(sets, key=lambda s: len(s.tensors))

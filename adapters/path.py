@@ -10,12 +10,14 @@ from torch import Tensor
 
 from adapters import reader
 from adapters.architecture import without_random_init
+from adapters.layouts import Layout, recognise
 from adapters.matching import Match, match
-from adapters.timm_backbone import TimmBackbone
-from adapters.weightsets import weight_sets
+from adapters.timm_backbone import Feature, TimmBackbone, traits
+from adapters.weightsets import WeightSet, weight_sets
 from bench.backbone import Backbone
 from bench.card import Card, Coverage, Transform
 from bench.errors import BenchError
+from bench.transform import resized
 
 
 def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, trust: bool = False) -> Backbone:
@@ -26,7 +28,9 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
     if path.is_file() and not path.stat().st_size:
         raise BenchError(f"{path} is empty: it holds no weights")
     container = reader.read(path, trust=trust)
-    chosen = match(weight_sets(container.content), arch=arch, weights_key=weights_key, file=str(path))
+    sets = weight_sets(container.content)
+    layout = recognise(_names(sets, container.content))
+    chosen = match(sets, arch=arch, weights_key=weights_key, file=str(path), layout=layout)
     network = _fill(chosen)
     card = Card(
         name=path.stem,
@@ -38,25 +42,36 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         transform=None,
         weight_digest="",
         container=container.kind,
-        layout=chosen.layout,
+        method=layout.method,
+        layout=chosen.spoken,
         weights_key=chosen.label or None,
         coverage=Coverage(
             filled=chosen.fit.filled, total=chosen.fit.needed, heads=chosen.fit.heads, unused=chosen.fit.unused
         ),
         hazards=container.hazards,
-        notes=chosen.notes,
+        notes=[*chosen.notes, *([layout.note] if layout.note else [])],
     )
     if chosen.architecture.torchvision:
         from adapters.torchvision_backbone import TorchvisionBackbone
 
         backbone: Backbone = TorchvisionBackbone(network, card)
     else:
-        backbone = TimmBackbone(network, card)
-    transform, origin = _transform(network)
-    backbone.card = backbone.card.model_copy(
-        update={"transform": transform, "notes": [*backbone.card.notes, origin]},
-    )
+        backbone = TimmBackbone(network, card, feature=_feature(network, layout))
+    transform, origin = _transform(backbone.card.family, network, layout)
+    notes = [*backbone.card.notes, *([origin] if origin else [])]
+    backbone.card = backbone.card.model_copy(update={"transform": transform, "notes": notes})
     return backbone
+
+
+def _names(sets: list[WeightSet], content: object) -> list[str]:
+    """What layouts are told by: ``set/tensor`` for every tensor, and the names of the file's other members."""
+    members = [str(name) for name in content] if isinstance(content, Mapping) else []
+    return [f"{weights.key}/{name}" for weights in sets for name in weights.tensors] + members
+
+
+def _feature(network: torch.nn.Module, layout: Layout) -> Feature:
+    """The method's frozen feature; convolutional networks have one only."""
+    return layout.feature if layout.feature is not None and traits(network).family != "cnn" else "head"
 
 
 def _fill(chosen: Match) -> torch.nn.Module:
@@ -75,13 +90,16 @@ def _fill(chosen: Match) -> torch.nn.Module:
     return network
 
 
-def _transform(network: torch.nn.Module) -> tuple[Transform, str]:
-    """What most evaluation code uses, at the network's own input size: the file does not say."""
+def _transform(family: str, network: torch.nn.Module, layout: Layout) -> tuple[Transform, str | None]:
+    """The method's transform; for a file that does not tell its method, what most evaluation code uses."""
+    if layout.transform is not None:
+        return layout.transform, None
     size = 224
     for holder in (network, getattr(network, "patch_embed", None)):
         own = getattr(holder, "img_size", None)
         if own is not None:
             size = int(own[0]) if isinstance(own, tuple | list) else int(own)
             break
-    transform = Transform(resize=round(size * 256 / 224), crop=size, interpolation="bicubic")
+    plain = Transform(interpolation="bilinear" if family == "cnn" else "bicubic")
+    transform = resized(plain, size)
     return transform, f"the file does not state its input transform: assumed {transform.describe()}"

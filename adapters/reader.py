@@ -24,6 +24,12 @@ def read(path: Path, *, trust: bool = False) -> Container:
     """The content of a file. Raises `BenchError` when it is no weight file or holds more than plain data."""
     import torch
 
+    if path.is_dir():
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            if (path / name).is_file():
+                inner = read(path / name, trust=trust)
+                return Container(f"Hugging Face folder, {inner.kind}", inner.content, inner.hazards)
+        raise BenchError(f"{path} is a folder without model.safetensors or pytorch_model.bin")
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from adapters import resolution
 from adapters.architecture import without_random_init
-from adapters.dialects import torchvision_vit
+from adapters.dialects import readings
 from adapters.network import offline
 from adapters.options import refuse
 from adapters.timm_backbone import TimmBackbone, create
@@ -68,7 +68,7 @@ def assemble(name: str, tensors: dict[str, Tensor], card: Card) -> Backbone:
         crop = card.transform.crop if card.transform is not None else 224
         with without_random_init():
             network = create(VIT[name], pretrained=False, img_size=crop)
-        network.load_state_dict(torchvision_vit.translate(tensors), strict=True)
+        network.load_state_dict(dict(readings(tensors)[-1][1]), strict=True)
         return TimmBackbone(network, card)
     with without_random_init():
         network = build(name, transform_input=True) if name in _INCEPTIONS else build(name)

@@ -51,7 +51,7 @@ WRAPPERS: dict[str, Callable[[Weights], Any]] = {
     "nested": lambda w: {"checkpoint": {"net": {"weights": w}}},
     "DDP": lambda w: _prefixed(w, "module."),
     "compiled": lambda w: {"state_dict": _prefixed(w, "_orig_mod.module.")},
-    "backbone": lambda w: _prefixed(w, "backbone.") | {"projector.0.weight": torch.ones(4, 4)},
+    "backbone": lambda w: _prefixed(w, "backbone.") | {"other.weight": torch.ones(4, 4)},
     "never seen": lambda w: {"ckpt": _prefixed(w, "wrapper.my_net.trunk._feature.")},
 }
 

@@ -1,0 +1,129 @@
+"""What a dialect is, and the translation by it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+Finish = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """``shown``: a name that shows the dialect, its first group the prefix.
+
+    ``rules``: (pattern, name in timm), for what follows the prefix; the first that matches wholly is taken, an empty
+    name drops the tensor, no match keeps the name. ``finish``: what cannot be said by renaming, over the prefix's own
+    tensors. ``beside``: rules for names outside the prefix (a final norm beside the encoder).
+    """
+
+    name: str
+    shown: re.Pattern[str]
+    rules: tuple[tuple[str, str], ...]
+    finish: tuple[Finish, ...] = field(default=())
+    beside: tuple[tuple[str, str], ...] = ()
+
+
+def translate(dialect: Dialect, tensors: Mapping[str, Tensor], prefixes: list[str]) -> dict[str, Tensor]:
+    """All of ``tensors``, those under ``prefixes`` renamed (the prefix stays in front)."""
+    rules = [(re.compile(pattern), ours) for pattern, ours in dialect.rules]
+    beside = [(re.compile(pattern), ours) for pattern, ours in dialect.beside]
+    inside: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in sorted(prefixes, key=len, reverse=True)}
+    outside: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        prefix = next((p for p in inside if name.startswith(p)), None)
+        renamed = _renamed(name[len(prefix) :], rules) if prefix is not None else None
+        if prefix is not None and renamed is not None:
+            if renamed:
+                inside[prefix][renamed] = tensor
+        elif beside and (moved := _renamed(name, beside)) and moved != name:
+            next(iter(inside.values()))[moved] = tensor
+        else:
+            outside[name] = tensor
+    for prefix, own in inside.items():
+        for finish in dialect.finish:
+            own = finish(own)
+        outside.update({prefix + name: tensor for name, tensor in own.items()})
+    return outside
+
+
+def _renamed(name: str, rules: list[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, ours in rules:
+        if match := pattern.fullmatch(name):
+            return match.expand(ours) if ours else ""
+    return name
+
+
+def fuse_attention(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``attn.{q,k,v}`` joined as timm's ``attn.qkv``; without a key bias, BEiT's q_bias and v_bias."""
+    fused = dict(tensors)
+    for name in tensors:
+        match = re.fullmatch(r"(.*\.attn\.)q\.weight", name)
+        if match is None:
+            continue
+        stem = match[1]
+        parts = [fused.pop(f"{stem}{part}.weight", None) for part in "qkv"]
+        biases = [fused.pop(f"{stem}{part}.bias", None) for part in "qkv"]
+        if all(part is not None for part in parts):
+            fused[f"{stem}qkv.weight"] = torch.cat([part for part in parts if part is not None])
+        query, key, value = biases
+        if query is not None and key is not None and value is not None:
+            fused[f"{stem}qkv.bias"] = torch.cat([query, key, value])
+        elif query is not None and value is not None:
+            fused[f"{stem}q_bias"], fused[f"{stem}v_bias"] = query, value
+    return fused
+
+
+def share_position_biases(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """BEiT's one relative-position table for all blocks, given to each of them."""
+    shared = dict(tensors)
+    table = shared.pop("rel_pos_bias.relative_position_bias_table", None)
+    shared.pop("rel_pos_bias.relative_position_index", None)
+    if table is not None:
+        blocks = {match[1] for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name))}
+        shared.update({f"blocks.{index}.attn.relative_position_bias_table": table for index in blocks})
+    return shared
+
+
+def class_position_apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With registers timm keeps no position for the class token: it is added to the token itself."""
+    moved = dict(tensors)
+    if "reg_token" in moved and "pos_embed" in moved and "cls_token" in moved:
+        positions = moved["pos_embed"]
+        moved["cls_token"] = moved["cls_token"] + positions[:, :1]
+        moved["pos_embed"] = positions[:, 1:]
+    return moved
+
+
+def batch_dimensions(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """CLIP's class embedding [D] and positions [N, D] with the leading dimensions that timm has."""
+    widened = dict(tensors)
+    if "cls_token" in widened and widened["cls_token"].ndim == 1:
+        widened["cls_token"] = widened["cls_token"].reshape(1, 1, -1)
+    if "pos_embed" in widened and widened["pos_embed"].ndim == 2:
+        widened["pos_embed"] = widened["pos_embed"][None]
+    return widened
+
+
+def split_attention_bias(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """DINOv3 masks the key's part of its attention bias (where it may hold NaN); timm has q_bias and v_bias alone."""
+    split = dict(tensors)
+    for name in tensors:
+        if not name.endswith("attn.qkv.bias_mask"):
+            continue
+        mask = split.pop(name)
+        stem = name.removesuffix("qkv.bias_mask")
+        bias = split.pop(f"{stem}qkv.bias", None)
+        if bias is not None and len(bias) == len(mask):
+            query, _, value = bias.chunk(3)
+            split[f"{stem}q_bias"], split[f"{stem}v_bias"] = query, value
+    return split
+
+
+def flat_normalisation(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """ConvNeXt V2's global response normalisation [1, 1, 1, C] as [C]."""
+    return {n: t.reshape(-1) if re.search(r"\.grn\.(weight|bias)$", n) else t for n, t in tensors.items()}

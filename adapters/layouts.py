@@ -1,0 +1,310 @@
+"""Official layouts: the method whose file this is, told from the names in it, and what that method's evaluation does.
+
+One row each. Transforms, frozen features and weight sets are those of the methods' evaluation code; a file of none of
+these layouts is read plainly, by its architecture alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from adapters.timm_backbone import Feature
+from bench.card import Transform
+
+BILINEAR = Transform(resize=256, crop=224, interpolation="bilinear")
+BICUBIC = Transform(resize=256, crop=224, interpolation="bicubic")
+HALF = BICUBIC.model_copy(update={"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})
+PIXELS = BILINEAR.model_copy(update={"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)})
+CLIP = Transform(
+    resize=224,
+    crop=224,
+    interpolation="bicubic",
+    mean=(0.48145466, 0.4578275, 0.40821073),
+    std=(0.26862954, 0.26130258, 0.27577711),
+)
+CIFAR10 = Transform(resize=None, crop=None, mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616))
+CIFAR100 = Transform(resize=None, crop=None, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
+
+Arguments = Callable[[str], dict[str, Any]]
+
+
+def _none(architecture: str) -> dict[str, Any]:
+    return {}
+
+
+def _twelve_heads(architecture: str) -> dict[str, Any]:
+    """MoCo v3's small transformer has twelve heads of 32, not timm's six of 64."""
+    return {"num_heads": 12} if architecture.startswith("vit_small") else {}
+
+
+def _beit(architecture: str) -> dict[str, Any]:
+    # The pretrained final norm is over tokens; timm's default would use the one over the mean.
+    return {"global_pool": "token"} if architecture.startswith("beit") else {}
+
+
+def _no_final_norm(architecture: str) -> dict[str, Any]:
+    return {"final_norm": False} if architecture.startswith("vit") else {}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """``signs``: each must match wholly some ``set/name`` of the file or some member's name; ``lacks``: none may."""
+
+    name: str
+    method: str | None
+    signs: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    weights: str | None = None
+    """Pattern of the weight set that the method's evaluation reads, where the common rule would not find it."""
+    transform: Transform | None = None
+    feature: Feature | None = None
+    """What a transformer's frozen feature is; convolutional networks always give the pooled last map."""
+    arguments: Arguments = _none
+    classifier: bool = False
+    """Whether a tensor in the classifier's place is a classifier, and not a projection head."""
+    architectures: str = ""
+    """Pattern of the architectures that an inferred one must have, where tensors alone do not tell."""
+    note: str | None = None
+    positions: str = "antialiased"
+    """How the method resizes its position grid: ``antialiased`` (timm's way), ``plain``, or ``scaled`` (DINO's)."""
+
+    def answers(self, names: Iterable[str]) -> bool:
+        """Whether a file with such names has this layout."""
+        listed = list(names)
+        found = all(any(re.fullmatch(sign, name) for name in listed) for sign in self.signs)
+        return found and not any(re.fullmatch(sign, name) for sign in self.lacks for name in listed)
+
+
+PLAIN = Layout("plain", None, classifier=True)
+
+LAYOUTS: tuple[Layout, ...] = (
+    Layout(
+        "MoCo v3",
+        "mocov3",
+        (r".*/(?:module\.)?base_encoder\..*", r".*/(?:module\.)?(?:momentum_encoder|predictor)\..*"),
+        weights=r".*base_encoder",
+        transform=BILINEAR,
+        feature="cls",
+        arguments=_twelve_heads,
+    ),
+    Layout("MoCo v2", "mocov2", (r".*/(?:module\.)?encoder_q\.fc\.[02]\.weight",), transform=BILINEAR),
+    Layout("MoCo v1", "mocov1", (r".*/(?:module\.)?encoder_q\.fc\.weight",), transform=BILINEAR),
+    Layout(
+        "SwAV", "swav", (r".*/(?:module\.)?prototypes\.\S+", r".*/(?:module\.)?projection_head\..*"), transform=BILINEAR
+    ),
+    Layout(
+        "VISSL",
+        None,
+        (r"classy_state_dict\.base_model\.model\.trunk/.*",),
+        transform=BILINEAR,
+    ),
+    Layout(
+        "Barlow Twins",
+        "barlow-twins",
+        (
+            r".*/(?:module\.)?backbone\.conv1\.weight",
+            r".*/(?:module\.)?projector\..*",
+            r".*/(?:module\.)?bn\.running_mean",
+        ),
+        transform=BILINEAR,
+    ),
+    Layout(
+        "solo-learn",
+        None,
+        (r"state_dict/(?:backbone|encoder)\..*", r"pytorch-lightning_version"),
+        weights=r"state_dict\.(?:backbone|encoder)",
+        transform=BILINEAR,
+    ),
+    Layout(
+        "VICReg",
+        "vicreg",
+        (r".*/(?:module\.)?backbone\.conv1\.weight", r".*/(?:module\.)?projector\..*"),
+        transform=BILINEAR,
+    ),
+    Layout(
+        "SimCLR (PyTorch)",
+        "simclr",
+        (r"state_dict/backbone\.fc\.0\.weight", r"state_dict/backbone\.fc\.2\.weight"),
+        transform=PIXELS,
+        note="trained and evaluated without standardisation",
+    ),
+    Layout(
+        "SimSiam",
+        "simsiam",
+        (r".*/(?:module\.)?encoder\.conv1\.weight", r".*/(?:module\.)?predictor\..*"),
+        transform=BILINEAR,
+    ),
+    Layout(
+        "BYOL (PyTorch)",
+        "byol",
+        (r".*(?:online_network|online_encoder).*",),
+        weights=r".*online.*",
+        transform=BILINEAR,
+    ),
+    Layout(
+        "iBOT",
+        "ibot",
+        (r".*teacher.*/.*backbone\.(?:cls_token|patch_embed\.\S+)", r".*/.*masked_embed"),
+        weights=r"teacher.*",
+        transform=BICUBIC,
+        feature="cls",
+        positions="scaled",
+    ),
+    Layout(
+        "DINO",
+        "dino",
+        (r"teacher/.*backbone\..*", r".*/.*head\.last_layer.*"),
+        lacks=(r".*\.ls1\.gamma",),
+        weights=r"teacher.*",
+        transform=BICUBIC,
+        feature="cls",
+        positions="scaled",
+    ),
+    Layout(
+        "MaskFeat",
+        "maskfeat",
+        (r"model_state/.*", r"model_state/pred_head\..*"),
+        transform=BICUBIC,
+        feature="avg",
+        arguments=_no_final_norm,
+    ),
+    Layout(
+        "Hugging Face MAE",
+        "mae",
+        (r".*/(?:vit\.)?embeddings\.patch_embeddings\.projection\.weight", r".*/decoder\.decoder_embed\.weight"),
+        transform=BICUBIC.model_copy(update={"resize": 224}),
+        feature="cls",
+        arguments=lambda _: {"norm_eps": 1e-12},
+    ),
+    Layout(
+        "MAE",
+        "mae",
+        (r".*/(?:\S*\.)?decoder_embed\.weight", r".*/(?:\S*\.)?decoder_blocks\..*"),
+        transform=BICUBIC,
+        feature="cls",
+    ),
+    Layout(
+        "I-JEPA",
+        "ijepa",
+        (r"target_encoder/.*", r"predictor/.*"),
+        lacks=(r".*/(?:\S*\.)?cls_token",),
+        weights=r"target_encoder.*",
+        transform=BICUBIC,
+        feature="avg",
+    ),
+    Layout(
+        "MSN",
+        "msn",
+        (r"target_encoder/.*cls_token", r"(?:encoder|prototypes?)(?:/.*)?"),
+        weights=r"target_encoder.*",
+        transform=BILINEAR,
+        feature="cls",
+    ),
+    Layout(
+        "Hugging Face BEiT",
+        "beit",
+        (r".*/(?:\S*\.)?encoder\.layer\.0\.lambda_1",),
+        transform=HALF.model_copy(update={"resize": 224}),
+        feature="avg",
+        arguments=lambda name: {**_beit(name), "norm_eps": 1e-12},
+    ),
+    Layout(
+        "BEiT",
+        "beit",
+        (r".*/(?:\S*\.)?blocks\.0\.attn\.q_bias", r".*/(?:\S*\.)?(?:lm_head|mask_token)\S*"),
+        transform=HALF,
+        feature="avg",
+        arguments=_beit,
+    ),
+    Layout(
+        "DINOv3",
+        "dinov3",
+        (r".*/(?:\S*\.)?storage_tokens",),
+        weights=r".*teacher.*|",
+        transform=BICUBIC,
+        feature="cls",
+        arguments=lambda _: {"norm_eps": 1e-5},
+        architectures=r".*_dinov3_qkvb",
+    ),
+    Layout(
+        "Hugging Face DINOv2",
+        "dinov2",
+        (r".*/(?:\S*\.)?encoder\.layer\.0\.layer_scale1\.lambda1",),
+        lacks=(r".*/(?:\S*\.)?embeddings\.register_tokens",),
+        transform=BICUBIC,
+        feature="cls",
+        positions="plain",
+    ),
+    Layout(
+        "Hugging Face DINOv2 with registers",
+        "dinov2",
+        (r".*/(?:\S*\.)?encoder\.layer\.0\.layer_scale1\.lambda1", r".*/(?:\S*\.)?embeddings\.register_tokens"),
+        transform=BICUBIC,
+        feature="cls",
+    ),
+    Layout(
+        "DINOv2 with registers",
+        "dinov2",
+        (r".*/(?:\S*\.)?blocks\.(?:0\.)?0\.ls1\.gamma", r".*/(?:\S*\.)?register_tokens"),
+        transform=BICUBIC,
+        feature="cls",
+    ),
+    Layout(
+        "DINOv2",
+        "dinov2",
+        (r".*/(?:\S*\.)?blocks\.(?:0\.)?0\.ls1\.gamma", r".*/(?:\S*\.)?mask_token"),
+        transform=BICUBIC,
+        feature="cls",
+        positions="scaled",
+    ),
+    Layout(
+        "OpenAI CLIP",
+        "clip",
+        (r".*/visual\.(?:class_embedding|conv1\.weight)", r".*/input_resolution"),
+        transform=CLIP,
+        feature="cls",
+        arguments=lambda _: {"norm_eps": 1e-5},
+        architectures=r"vit_.*_clip_quickgelu_\d+|resnet\w*_clip",
+    ),
+    Layout(
+        "open_clip",
+        "clip",
+        (r".*/(?:module\.)?visual\.(?:class_embedding|conv1\.weight)", r".*/(?:module\.)?text_projection"),
+        lacks=(r".*/input_resolution",),
+        transform=CLIP,
+        feature="cls",
+        arguments=lambda _: {"norm_eps": 1e-5},
+        architectures=r"vit_.*_clip_\d+|resnet\w*_clip",
+        note="activation GELU assumed: nothing in the file tells it from QuickGELU (--arch vit_..._clip_quickgelu_224)",
+    ),
+    Layout(
+        "SimMIM",
+        "simmim",
+        (r".*/encoder\.mask_token", r".*/decoder\.0\.weight"),
+        transform=Transform(resize=219, crop=192),
+        feature="avg",
+    ),
+    Layout(
+        "timm training",
+        None,
+        (r"state_dict/.*", r"arch", r"state_dict_ema/.*"),
+        classifier=True,
+    ),
+    Layout(
+        "Hugging Face ConvNeXt V2",
+        None,
+        (r".*/(?:convnextv2\.)?encoder\.stages\.0\.layers\.0\.grn\.weight",),
+        transform=BILINEAR,
+        classifier=True,
+        arguments=lambda _: {"head_norm_eps": 1e-12},
+    ),
+)
+
+
+def recognise(names: Iterable[str]) -> Layout:
+    """The first layout whose signs are all among ``names`` (``set/tensor``, and names of other members), or `PLAIN`."""
+    listed = list(names)
+    return next((layout for layout in LAYOUTS if layout.answers(listed)), PLAIN)
