@@ -109,8 +109,8 @@ def extract(
     def refuse(corrupt: list[Corrupt]) -> None:
         if len(corrupt) > max_corrupt * n or len(corrupt) == n:
             raise BenchError(
-                f"{len(corrupt)} of the {n} images of {dataset.name} {dataset.split} cannot be decoded, more than the "
-                f"{max_corrupt:.2%} allowed: {_listed(corrupt)}: mend or remove them"
+                f"at least {len(corrupt)} of the {n} images of {dataset.name} {dataset.split} cannot be decoded, more "
+                f"than the {max_corrupt:.2%} allowed: {_listed(corrupt)}: mend or remove them"
             )
 
     filling = Filling(

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from bench.dataset import DecodeError
 
@@ -28,6 +28,7 @@ def decode(source: Path | BinaryIO, name: str) -> Image.Image:
                 return image.convert("RGB")
     except FileNotFoundError:
         raise
+    except UnidentifiedImageError:
+        raise DecodeError(name, "not an image, or its head is damaged") from None
     except Exception as error:
-        reason = str(error).replace(str(source), "").strip() or type(error).__name__
-        raise DecodeError(name, reason) from None
+        raise DecodeError(name, str(error) or type(error).__name__) from None
