@@ -14,7 +14,7 @@ from bench.cpu import cpu_pass
 from bench.dataset import DecodeError
 from bench.device import Precision, forward_mode, is_out_of_memory, precision_of
 from bench.errors import BenchError
-from bench.filling import Filling, preprocessing
+from bench.filling import Filling, decoder
 from bench.loader import default_workers
 from bench.memorystore import MemoryStore
 from bench.outputs import names_of, outputs
@@ -194,7 +194,7 @@ def choose_batch(
 
 
 def _first_image(backbone: Backbone, dataset: Dataset) -> torch.Tensor:
-    preprocess = preprocessing(backbone)
+    preprocess = decoder(backbone, dataset).preprocess
     for index in range(len(dataset)):
         try:
             return preprocess(dataset.image(index))

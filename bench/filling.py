@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.device import Precision, forward_mode, is_out_of_memory, synchronize
 from bench.errors import BenchError
-from bench.loader import Decoder, decode, explained
+from bench.loader import Decoder, decode, explained, output_shape
 from bench.outputs import outputs
 from bench.shards import Corrupt
 
@@ -102,7 +102,7 @@ class Filling:
         self.refuse = refuse
         self.tally = Tally()
         self.corrupt: list[Corrupt] = []
-        self._decoder = Decoder(dataset, preprocessing(backbone))
+        self._decoder = decoder(backbone, dataset)
         self._claimed: set[int] = set()
 
     def fill(self, store: Store, names: Sequence[str]) -> None:
@@ -140,7 +140,7 @@ class Filling:
         made: set[int] = set()
         pending: deque[tuple[Future[None], _Shard]] = deque()
         writer = ThreadPoolExecutor(1, thread_name_prefix="bench-write")
-        stream = decode(self._decoder, batches, workers=0 if few else self.workers, pin=self.device.type == "cuda")
+        stream = decode(self._decoder, batches, workers=0 if few else self.workers, size=size)
         try:
             while True:
                 start = time.perf_counter()
@@ -202,8 +202,7 @@ class Filling:
             try:
                 with forward_mode(self.device, self.precision):
                     parts = [
-                        outputs(self.backbone, part.to(self.device, non_blocking=True), self.names)
-                        for part in torch.split(images, size)
+                        outputs(self.backbone, part.to(self.device), self.names) for part in torch.split(images, size)
                     ]
                     found = parts[0] if len(parts) == 1 else _joined(parts, self.names)
                 self.tally.forward += time.perf_counter() - start
@@ -254,8 +253,8 @@ class Filling:
         return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
-def preprocessing(backbone: Backbone) -> Callable[[Any], Tensor]:
-    """The backbone's own preprocessing, without the network where it does not need it: workers hold a copy each."""
+def decoder(backbone: Backbone, dataset: Dataset) -> Decoder:
+    """Decoding and the backbone's own preprocessing, without the network where it does not need it."""
     import functools
 
     from bench.backbone import Backbone as Base
@@ -264,8 +263,9 @@ def preprocessing(backbone: Backbone) -> Callable[[Any], Tensor]:
     if type(backbone).preprocess is Base.preprocess:
         if backbone.card.transform is None:
             raise BenchError(f"'{backbone.card.name}' has no image transform: it cannot be run on images")
-        return functools.partial(apply, backbone.card.transform)
-    return backbone.preprocess
+        transform = backbone.card.transform
+        return Decoder(dataset, functools.partial(apply, transform), output_shape(transform))
+    return Decoder(dataset, backbone.preprocess)
 
 
 def _joined(parts: Sequence[dict[str, Tensor]], names: Sequence[str]) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import os
 import sys
 import time
@@ -17,6 +19,8 @@ from bench.shards import Corrupt
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from bench.card import Transform
 
 VARIABLE = "BENCH_WORKERS"
 AHEAD = 2
@@ -35,22 +39,37 @@ class Decoded(NamedTuple):
     """What decoding took, in whichever process."""
 
 
-class Decoder:
-    """The map-style data set that the loader's workers hold: a list of indices becomes a `Decoded` batch."""
+class Task(NamedTuple):
+    """One batch to decode. ``slot``: its place in the shared room, where there is one."""
 
-    def __init__(self, dataset: Dataset, preprocess: Callable[[Image.Image], Tensor]) -> None:
+    indices: Sequence[int]
+    slot: int | None = None
+
+
+class Decoder:
+    """The map-style data set that the loader's workers hold: a `Task` becomes a `Decoded` batch.
+
+    ``shape``: what every image has after preprocessing, where that is known beforehand.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        preprocess: Callable[[Image.Image], Tensor],
+        shape: tuple[int, int, int] | None = None,
+    ) -> None:
         self.dataset = dataset
         self.preprocess = preprocess
+        self.shape = shape
+        self.room: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Decoded:
-        return self.__getitems__([index])
-
-    def __getitems__(self, indices: Sequence[int]) -> Decoded:
+    def __getitems__(self, task: Task) -> Decoded:
         start = time.perf_counter()
-        batch: Tensor | None = None
+        indices = task.indices
+        batch = self.room[task.slot] if self.room is not None and task.slot is not None else None
         kept: list[int] = []
         corrupt: list[Corrupt] = []
         try:
@@ -66,7 +85,7 @@ class Decoder:
                     raise BenchError(_unreadable(self.dataset.ids[index], str(error))) from error
                 tensor = self.preprocess(image)
                 if batch is None:
-                    batch = _room(len(indices), tensor)
+                    batch = torch.empty((len(indices), *tensor.shape), dtype=torch.float32)
                 if tensor.shape != batch.shape[1:]:
                     raise BenchError(
                         f"the images of {self.dataset.name} differ in size after the model's transform "
@@ -76,16 +95,9 @@ class Decoder:
                 kept.append(index)
         except BenchError as error:
             return Decoded(torch.empty(0), [], [], str(error), time.perf_counter() - start)
-        images = batch[: len(kept)] if batch is not None else torch.empty(0)
-        return Decoded(images, kept, corrupt, "", time.perf_counter() - start)
-
-
-def _room(count: int, like: Tensor) -> Tensor:
-    """An empty batch; in a worker it lies in shared memory from the start, which saves a copy."""
-    batch = torch.empty((count, *like.shape), dtype=torch.float32)
-    if torch.utils.data.get_worker_info() is not None:
-        batch.share_memory_()  # type: ignore[no-untyped-call]
-    return batch
+        if batch is None or task.slot is not None:
+            return Decoded(torch.empty(0), kept, corrupt, "", time.perf_counter() - start)
+        return Decoded(batch[: len(kept)], kept, corrupt, "", time.perf_counter() - start)
 
 
 def _is_unreadable(cause: BaseException | None) -> bool:
@@ -119,34 +131,62 @@ def default_workers(device: torch.device) -> int:
     return min(16, processors - 1) if device.type == "cuda" else min(8, max(1, processors // 2))
 
 
-def decode(decoder: Decoder, batches: Iterable[Sequence[int]], *, workers: int, pin: bool) -> Iterator[Decoded]:
-    """The batches in order, decoded by ``workers`` processes (0: in this one, when asked for).
+def decode(decoder: Decoder, batches: Iterable[Sequence[int]], *, workers: int, size: int) -> Iterator[Decoded]:
+    """The batches (of at most ``size``) in order, decoded by ``workers`` processes (0: in this one, when asked for).
 
-    Raises `BenchError` when an image cannot be read at all or a worker process dies.
+    The images of a batch are valid until the next one is asked for. Raises `BenchError` when an image cannot be read at
+    all or a worker process dies.
     """
     if workers == 0:
         for indices in batches:
-            yield _checked(decoder.__getitems__(indices))
+            yield _checked(decoder.__getitems__(Task(indices)))
         return
     from torch.utils.data import DataLoader
 
+    # Beside the batches that the workers may have in hand: the one given out last, and one to spare.
+    slots = workers * AHEAD + 2
+    fork = sys.platform == "linux"
+    room = _room((slots, size, *decoder.shape)) if fork and decoder.shape is not None else None
+    decoder.room = room
+    tasks = (Task(indices, i % slots if room is not None else None) for i, indices in enumerate(batches))
     loader: DataLoader[Any] = DataLoader(
         decoder,  # type: ignore[arg-type]
-        batch_sampler=batches,  # type: ignore[arg-type]
+        batch_sampler=tasks,  # type: ignore[arg-type]
         num_workers=workers,
         prefetch_factor=AHEAD,
         collate_fn=_as_it_is,
-        pin_memory=pin,
         # Forked workers start at once and need no pickling; elsewhere the platform's own way.
-        multiprocessing_context="fork" if sys.platform == "linux" else None,
+        multiprocessing_context="fork" if fork else None,
         # The caller's random state is not ours to advance.
         generator=torch.Generator(),
     )
     try:
-        for decoded in loader:
+        for i, decoded in enumerate(loader):
+            if room is not None:
+                decoded = decoded._replace(images=room[i % slots][: len(decoded.kept)])
             yield _checked(decoded)
     except RuntimeError as error:
         raise explained(error) from error
+    finally:
+        decoder.room = None
+
+
+def _room(shape: tuple[int, ...]) -> Tensor:
+    """float32 memory that forked workers share, used again and again.
+
+    Anonymous, so that the small /dev/shm of a container does not bound it; reused, so that no batch pays page faults.
+    """
+    return torch.frombuffer(mmap.mmap(-1, 4 * math.prod(shape)), dtype=torch.float32).view(shape)
+
+
+def output_shape(transform: Transform) -> tuple[int, int, int] | None:
+    """[3, H, W] of every image after ``transform``; None when it depends on the image."""
+    size = transform.crop
+    if size is None and not isinstance(transform.resize, int):
+        size = transform.resize
+    if size is None or transform.custom is not None:
+        return None
+    return (3, size, size) if isinstance(size, int) else (3, *size)
 
 
 def explained(error: RuntimeError) -> Exception:

@@ -116,10 +116,10 @@ def decoding(pictures: Pictures, workers: int, batch: int) -> float:
     """Images per second of decoding and the usual transform alone."""
     from functools import partial
 
-    decoder = Decoder(pictures, partial(apply, Transform()))
+    decoder = Decoder(pictures, partial(apply, Transform()), (3, SIDE, SIDE))
     batches = [range(i, min(i + batch, len(pictures))) for i in range(0, len(pictures), batch)]
     start = time.perf_counter()
-    for _ in decode(decoder, batches, workers=workers, pin=False):
+    for _ in decode(decoder, batches, workers=workers, size=batch):
         pass
     return len(pictures) / (time.perf_counter() - start)
 
