@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bench.card import Card, digest_of
 from bench.errors import BenchError
 from bench.journal import Journal
+from bench.progress import watching
 from bench.record import Measurement, Record, now
 from bench.registry import resolve
 from bench.suite import Needs, Other, Outcomes, Suite, Task
@@ -97,7 +98,7 @@ class Engine:
         expect: Record | None = None,
     ) -> Record:
         """Evaluate and return the Record, written to the ledger where there is one."""
-        with _evaluating(student), _evaluating(teacher):
+        with _evaluating(student), _evaluating(teacher), watching(self.progress):
             items = self._items(student)
             if teacher is not None and not any(item.needs.teacher for item in items):
                 raise BenchError(f"a teacher was given, but no suite of this run reads one ({', '.join(self.cards)})")

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -134,6 +135,24 @@ class Progress:
                 self._bars = None
         if not self.quiet and seconds >= PATIENCE:
             self._print(f"{stage.line()}  in {clock(seconds)}")
+
+
+_WATCHED: ContextVar[Progress] = ContextVar("watched")
+
+
+@contextmanager
+def watching(progress: Progress) -> Iterator[None]:
+    """Long work below that nobody hands a `Progress` to (a fingerprint is a mere attribute) is shown on this one."""
+    token = _WATCHED.set(progress)
+    try:
+        yield
+    finally:
+        _WATCHED.reset(token)
+
+
+def watched() -> Progress:
+    """The `Progress` of the enclosing `watching`; a quiet one outside."""
+    return _WATCHED.get(None) or Progress(quiet=True)
 
 
 def clock(seconds: float) -> str:

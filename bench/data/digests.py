@@ -1,7 +1,7 @@
-"""Content digests of files, remembered by path, size and time of change so that a second look costs no reading.
+"""Content digests of samples, remembered by the size and time of change of their files: a second look reads nothing.
 
 The digests depend on content alone; the memory (``<cache>/fingerprints``) is local, and losing it costs time only. A
-file rewritten with the same size and time of change would be missed: remove that folder to force a new reading.
+file rewritten with the same size and time of change is not noticed: ``BENCH_REHASH=1`` reads every byte again.
 """
 
 from __future__ import annotations
@@ -9,62 +9,128 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from bench.cache import cache_root
 from bench.errors import BenchError
 from bench.files import write_atomically
+from bench.progress import watched
 
+VARIABLE = "BENCH_REHASH"
 _ROW = np.dtype([("size", "<i8"), ("mtime", "<i8"), ("digest", "V32")])
 _THREADS = 8
 _CHUNK = 1 << 20
+_BLOCK = 256
+"""Files a thread takes at once."""
 
 
-def file_digests(root: Path, names: Sequence[str]) -> list[bytes]:
+def file_digests(root: Path, names: Sequence[str]) -> Iterator[bytes]:
     """sha256 of each file ``root/name``, in order. Raises `BenchError` for a file that cannot be read."""
-    memory = cache_root() / "fingerprints" / f"{_key(root, names)}.npy"
+    memory = _memory(root, names)
     known = _remembered(memory, len(names))
     found = np.zeros(len(names), dtype=_ROW)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for index, (stat, digest) in enumerate(
-            pool.map(lambda i: _digest(root / names[i], known, i), range(len(names)))
-        ):
-            found[index] = (stat.st_size, stat.st_mtime_ns, digest)
-    if known is None or (found != known).any():
-        # A memory that cannot be kept is only slower next time.
-        with contextlib.suppress(BenchError):
-            write_atomically(memory, lambda stream: np.save(stream, found, allow_pickle=False))
-    return [bytes(row) for row in found["digest"]]
+
+    def block(start: int) -> int:
+        stop = min(start + _BLOCK, len(names))
+        for index in range(start, stop):
+            found[index] = _file_row(root / names[index], None if known is None else known[index])
+        return stop - start
+
+    with (
+        ThreadPoolExecutor(_THREADS) as pool,
+        watched().stage("fingerprint", len(names), "files") as stage,
+    ):
+        for count in pool.map(block, range(0, len(names), _BLOCK)):
+            stage.advance(count)
+    if known is None or found.tobytes() != known.tobytes():
+        _keep(memory, found)
+    return _each(found["digest"])
 
 
-def _digest(path: Path, known: np.ndarray | None, index: int) -> tuple[os.stat_result, bytes]:
+def sample_digests(
+    root: Path, sources: Sequence[str], n: int, digests: Callable[[], Iterator[bytes]]
+) -> Iterator[bytes]:
+    """The digests of ``n`` samples that lie inside the files ``root/source``: remembered, or from ``digests()``.
+
+    Remembered while every source keeps its size and time of change. Raises `BenchError` for a source that cannot be
+    read.
+    """
+    memory = _memory(root, [*sources, f"samples={n}"])
+    stamps = np.zeros(len(sources), dtype=_ROW)
+    for index, source in enumerate(sources):
+        stat = _stat(root / source)
+        stamps[index] = (stat.st_size, stat.st_mtime_ns, b"")
+    known = _remembered(memory, len(sources) + n)
+    if known is not None and known[: len(sources)].tobytes() == stamps.tobytes():
+        return _each(known["digest"][len(sources) :])
+    found = np.zeros(n, dtype=_ROW)
+    with watched().stage("fingerprint", n, "samples") as stage:
+        for index, digest in enumerate(digests()):
+            found["digest"][index] = np.void(digest)
+            stage.advance()
+    _keep(memory, np.concatenate([stamps, found]))
+    return _each(found["digest"])
+
+
+def _each(digests: np.ndarray) -> Iterator[bytes]:
+    return (digest.tobytes() for digest in digests)
+
+
+def _file_row(path: Path, known: np.void | None) -> tuple[int, int, bytes]:
+    stat = _stat(path)
+    if known is not None and known["size"] == stat.st_size and known["mtime"] == stat.st_mtime_ns:
+        return stat.st_size, stat.st_mtime_ns, known["digest"].tobytes()
     try:
-        stat = path.stat()
-        if known is not None and known[index]["size"] == stat.st_size and known[index]["mtime"] == stat.st_mtime_ns:
-            return stat, bytes(known[index]["digest"])
-        total = hashlib.sha256()
         with open(path, "rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                total.update(chunk)
+            return stat.st_size, stat.st_mtime_ns, _digest(stream)
     except OSError as error:
-        raise BenchError(f"{path} cannot be read: {error.strerror or error}") from None
-    return stat, total.digest()
+        raise _unreadable(path, error) from None
+
+
+def _digest(stream: IO[bytes]) -> bytes:
+    total = hashlib.sha256()
+    while chunk := stream.read(_CHUNK):
+        total.update(chunk)
+    return total.digest()
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> BenchError:
+    return BenchError(f"{path} cannot be read ({error.strerror or error}): put it back, or mend its permissions")
+
+
+def _memory(root: Path, names: Sequence[str]) -> Path:
+    total = hashlib.sha256(os.fsencode(root.resolve()))
+    for name in names:
+        total.update(b"\0" + os.fsencode(name))
+    return cache_root() / "fingerprints" / f"{total.hexdigest()[:32]}.digests"
 
 
 def _remembered(memory: Path, n: int) -> np.ndarray | None:
-    try:
-        found: np.ndarray = np.load(memory, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    """The ``n`` rows kept there; None when there are none, or they are damaged."""
+    if os.environ.get(VARIABLE, "") not in ("", "0"):
         return None
-    return found if found.shape == (n,) and found.dtype == _ROW else None
+    try:
+        content = memory.read_bytes()
+    except OSError:
+        return None
+    rows, check = content[: n * _ROW.itemsize], content[n * _ROW.itemsize :]
+    return np.frombuffer(rows, dtype=_ROW) if check == hashlib.sha256(rows).digest() else None
 
 
-def _key(root: Path, names: Sequence[str]) -> str:
-    total = hashlib.sha256(str(root.resolve()).encode(errors="surrogateescape"))
-    for name in names:
-        total.update(b"\0" + name.encode(errors="surrogateescape"))
-    return total.hexdigest()[:32]
+def _keep(memory: Path, rows: np.ndarray) -> None:
+    content = rows.tobytes()
+    # A memory that cannot be kept is only slower next time.
+    with contextlib.suppress(BenchError):
+        write_atomically(memory, content + hashlib.sha256(content).digest())

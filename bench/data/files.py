@@ -11,28 +11,28 @@ import numpy as np
 
 from bench.data.decoding import decode
 from bench.data.digests import file_digests
-from bench.dataset import fingerprint_of
+from bench.data.labelled import Labelled, fingerprint_from
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-class FileDataset:
-    """``paths`` relative to ``root``, in order; ``labels`` index ``classes``."""
+class FileDataset(Labelled):
+    """``paths`` relative to ``root``, with forward slashes, in order; they are the ids."""
 
     def __init__(
-        self, name: str, split: str, root: Path, paths: Sequence[str], labels: Sequence[int], classes: Sequence[str]
+        self,
+        name: str,
+        split: str,
+        root: Path,
+        paths: Sequence[str],
+        labels: Sequence[int] | np.ndarray,
+        classes: Sequence[str],
+        class_ids: Sequence[int] | None = None,
     ) -> None:
-        self.name = name
-        self.split = split
+        super().__init__(name, split, labels, classes, class_ids)
         self.root = root
-        self.classes = tuple(classes)
-        self.class_ids = tuple(range(len(classes)))
-        self.labels = np.asarray(labels, dtype=np.int64)
         self._paths = list(paths)
-
-    def __len__(self) -> int:
-        return len(self._paths)
 
     @property
     def ids(self) -> Sequence[str]:
@@ -40,8 +40,12 @@ class FileDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        return fingerprint_of(zip(file_digests(self.root, self._paths), self.labels, strict=True))
+        return fingerprint_from(file_digests(self.root, self._paths), self.labels)
+
+    def _take(self, indices: np.ndarray) -> None:
+        self._paths = [self._paths[i] for i in indices]
 
     def image(self, index: int) -> Image.Image:
+        """RGB; raises `DecodeError` for a damaged file, and OSError for one that cannot be read."""
         path = self.root / self._paths[index]
         return decode(path, str(path))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 from bench.data.decoding import EXTENSIONS
 from bench.data.files import FileDataset
+from bench.data.holdout import HOLDOUT, held_out
 from bench.dataset import Splits
 from bench.errors import BenchError
 
 TRAIN = ("train", "training")
 TEST = ("val", "validation", "valid", "test")
-HOLDOUT = 0.2
-"""Share of a single folder that is reported on."""
 
 
 def open_imagefolder(rest: str) -> Splits:
@@ -25,14 +23,15 @@ def open_imagefolder(rest: str) -> Splits:
     ``holdout``, the rest is learned from; the same files give the same split everywhere. Classes are the folders' names
     in order of code point, over both splits together; files in nested folders count; hidden files and files without an
     image's extension do not.
-    Raises `BenchError` for a missing folder, no class folders, or a class folder without images.
+    A class may be missing from either split (the scores then count the classes that occur).
+    Raises `BenchError` for a missing or unreadable folder, no class folders, or a class folder without images.
     """
     if not rest:
         raise BenchError("imagefolder needs a path: --data imagefolder:/data/mine")
     root = Path(rest).expanduser()
     if not root.is_dir():
         raise BenchError(f"imagefolder: {root} is {'not a folder' if root.exists() else 'not there'}")
-    names = {entry.name for entry in root.iterdir() if entry.is_dir()}
+    names = set(_folders(root))
     train = next((name for name in TRAIN if name in names), None)
     test = next((name for name in TEST if name in names), None)
     if train and test:
@@ -60,10 +59,10 @@ def _two(root: Path, train: str, test: str) -> Splits:
 def _one(root: Path) -> Splits:
     found = _classes(root)
     classes = sorted(found)
-    parts: dict[str, list[tuple[str, int]]] = {"train": [], "holdout": []}
+    parts: dict[str, list[tuple[str, int]]] = {"train": [], HOLDOUT: []}
     for number, name in enumerate(classes):
         for path in found[name]:
-            parts["holdout" if _held_out(path) else "train"].append((path, number))
+            parts[HOLDOUT if held_out(path.rpartition("/")[2]) else "train"].append((path, number))
     for split, pairs in parts.items():
         if not pairs:
             raise BenchError(
@@ -77,18 +76,9 @@ def _one(root: Path) -> Splits:
     )
 
 
-def _held_out(path: str) -> bool:
-    digest = hashlib.sha256(Path(path).name.encode(errors="surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") < HOLDOUT * 2**64
-
-
 def _classes(folder: Path) -> dict[str, list[str]]:
     """Image paths relative to ``folder`` by class, sorted."""
-    found = {
-        entry.name: _images(folder, entry)
-        for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".")
-    }
+    found = {name: _images(folder, folder / name) for name in _folders(folder)}
     if not found:
         raise BenchError(f"imagefolder: {folder} has no class folders: put each class's images in a folder of its own")
     empty = sorted(name for name, paths in found.items() if not paths)
@@ -98,10 +88,25 @@ def _classes(folder: Path) -> dict[str, list[str]]:
     return found
 
 
+def _folders(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError as error:
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: OSError) -> BenchError:
+    return BenchError(f"imagefolder: {error.filename} cannot be read: {error.strerror}")
+
+
 def _images(root: Path, folder: Path) -> list[str]:
+    def stop(error: OSError) -> None:
+        # A folder that may not be read must not count as an empty one.
+        raise _unreadable(error) from None
+
     paths = []
     visited: set[tuple[int, int]] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=stop, followlinks=True):
         stat = os.stat(place)
         if (stat.st_dev, stat.st_ino) in visited:
             # A link back to a folder already seen.

@@ -50,18 +50,24 @@ def limited(dataset: Dataset, n: int) -> Dataset:
 
     Deterministic: within a class the samples are taken at even distances, and the order of the data set is kept.
     """
+    if n < 1:
+        raise BenchError(f"--limit {n} leaves no images: give a number of at least 1")
     if n >= len(dataset):
         return dataset
-    labels = dataset.labels
-    classes, counts = np.unique(labels, return_counts=True)
+    if dataset.labels.ndim > 1:
+        # Samples of a multi-label set belong to no single class.
+        return Subset(dataset, _spread(len(dataset), n))
+    _, labels, counts = np.unique(dataset.labels, return_inverse=True, return_counts=True)
     # Largest remainder: the quotas add up to n, and no class is off its share by one or more.
     exact = counts * (n / len(labels))
     quota = np.floor(exact).astype(int)
     order = np.argsort(-(exact - quota), kind="stable")
     quota[order[: n - quota.sum()]] += 1
-    chosen = [
-        np.flatnonzero(labels == c)[(np.arange(q) * (count / q)).astype(int)]
-        for c, count, q in zip(classes, counts, quota, strict=True)
-        if q
-    ]
+    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    chosen = [own[_spread(len(own), q)] for own, q in zip(members, quota, strict=True)]
     return Subset(dataset, np.sort(np.concatenate(chosen)))
+
+
+def _spread(count: int, n: int) -> np.ndarray:
+    """``n`` of ``count`` positions at even distances, ascending."""
+    return (np.arange(n) * count) // max(n, 1)
