@@ -37,6 +37,8 @@ class Protocol(BaseModel):
     """Recorded with every measurement: ``tokens`` (``pooled`` is what the model's paper uses), ``layers``, ``norm``."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """The options and their defaults: what ``--set suite.option=value`` may change, and nothing else."""
+    inputs: list[str] = Field(default_factory=list)
+    """Options that name what is compared (a baseline's SPEC) rather than how: they make no variant."""
     overrides: dict[str, Any] = Field(default_factory=dict)
 
     def variant(self, changes: dict[str, Any]) -> Protocol:
@@ -54,7 +56,9 @@ class Protocol(BaseModel):
             value = coerce(raw, like=settings[option], option=f"{self.suite}.{option}")
             if value == settings[option] and type(value) is type(settings[option]):
                 continue
-            settings[option] = merged[option] = value
+            settings[option] = value
+            if option not in self.inputs:
+                merged[option] = value
         return self.model_copy(update={"settings": settings, "overrides": merged})._renamed()
 
     def at_precision(self, precision: str) -> Protocol:

@@ -5,4 +5,7 @@ from bench.registry import Entry
 TABLE = {
     "knn": Entry("suites.knn:KNN", "k nearest neighbours, weighted vote, exact search"),
     "linear": Entry("suites.linear:Linear", "linear probe on frozen features"),
+    "agreement": Entry("suites.agreement:Agreement", "whether a student predicts what its teacher predicts"),
+    "similarity": Entry("suites.similarity:Similarity", "how alike student and teacher represent the same samples"),
+    "logits": Entry("suites.logit_suite:LogitStructure", "class structure of the logits, student against teacher"),
 }

@@ -82,7 +82,8 @@ def hinton_divergences(teacher_logits: np.ndarray, student_logits: np.ndarray, t
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Jensen-Shannon divergence in nats, in [0, ln 2], symmetric."""
     same_shape(p, q)
-    middle = np.logaddexp(p, q) - np.log(2.0)
+    # Equal probabilities are their own mean, to the last bit.
+    middle = np.where(p == q, p, np.logaddexp(p, q) - np.log(2.0))
     return np.asarray(np.clip((divergences(p, middle) + divergences(q, middle)) / 2, 0.0, np.log(2.0)))
 
 
