@@ -22,7 +22,7 @@ def adapted(architecture: Architecture, shapes: Shapes, prefix: str, layout: Lay
     outline = architecture.outline()
     inside = {key[len(prefix) :]: shape for key, shape in shapes.items() if key.startswith(prefix)}
     wanted = {
-        **(_classes(outline, inside) if layout.classifier else {"num_classes": 0}),
+        **_classes(architecture, outline, inside, layout),
         **_input_size(outline, inside),
         **_windows(outline, inside),
         **_class_token(outline, inside),
@@ -41,16 +41,18 @@ def adapted(architecture: Architecture, shapes: Shapes, prefix: str, layout: Lay
     return changed
 
 
-def _classes(outline: Outline, inside: Shapes) -> dict[str, Any]:
-    if not outline.classifier:
+def _classes(architecture: Architecture, outline: Outline, inside: Shapes, layout: Layout) -> dict[str, Any]:
+    if not outline.classifier or "none" in outline.classifier:
         return {}
+    if not layout.classifier and not architecture.ours:
+        return {"num_classes": 0}
     found = {tuple(inside.get(f"{name}.weight", ()))[:1] for name in outline.classifier}
     expected = [outline.everything.get(f"{name}.weight") for name in outline.classifier]
     widths = [inside.get(f"{name}.weight", ())[1:] for name in outline.classifier]
     fits = all(e is not None and tuple(e[1:]) == tuple(w) for e, w in zip(expected, widths, strict=True))
     if len(found) == 1 and fits and (count := next(iter(found))):
         return {"num_classes": int(count[0])}
-    return {"num_classes": 0}
+    return {} if architecture.ours else {"num_classes": 0}
 
 
 def _input_size(outline: Outline, inside: Shapes) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from adapters import networks
+from adapters.networks.network import Network
 from adapters.timm_backbone import classifier_names as timm_classifier
 from adapters.timm_backbone import create
 from bench.errors import BenchError
@@ -54,6 +56,11 @@ class Architecture:
     def torchvision(self) -> bool:
         return self.name.startswith("torchvision:")
 
+    @property
+    def ours(self) -> bool:
+        """Whether it is in `adapters.networks`."""
+        return self.name in networks.TABLE
+
     def build(self) -> nn.Module:
         """The network with unspecified weights. Raises `BenchError` for an unknown name or impossible arguments."""
         arguments = dict(self.arguments)
@@ -63,6 +70,8 @@ class Architecture:
                 from adapters.torchvision_models import build
 
                 network = build(self.name.removeprefix("torchvision:"), **arguments)
+            elif self.ours:
+                network = networks.build(self.name, **arguments)
             else:
                 network = create(self.name, pretrained=False, **arguments)
         except NotImplementedError:
@@ -132,6 +141,8 @@ def _outline(architecture: Architecture) -> Outline:
         from adapters.torchvision_backbone import classifier_name
 
         classifier: tuple[str, ...] = (classifier_name(network),)
+    elif isinstance(network, Network):
+        classifier = (network.head_name,)
     else:
         classifier = timm_classifier(network)
     heads = tuple(f"{name}." for name in classifier)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from adapters.positions import How
 from adapters.timm_backbone import Feature
 from bench.card import Transform
 
@@ -25,8 +26,12 @@ CLIP = Transform(
     mean=(0.48145466, 0.4578275, 0.40821073),
     std=(0.26862954, 0.26130258, 0.27577711),
 )
-CIFAR10 = Transform(resize=None, crop=None, mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616))
-CIFAR100 = Transform(resize=None, crop=None, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))
+CIFAR10 = Transform(
+    resize=32, crop=32, interpolation="bilinear", mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616)
+)
+CIFAR100 = Transform(
+    resize=32, crop=32, interpolation="bilinear", mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761)
+)
 
 Arguments = Callable[[str], dict[str, Any]]
 
@@ -68,8 +73,8 @@ class Layout:
     architectures: str = ""
     """Pattern of the architectures that an inferred one must have, where tensors alone do not tell."""
     note: str | None = None
-    positions: str = "antialiased"
-    """How the method resizes its position grid: ``antialiased`` (timm's way), ``plain``, or ``scaled`` (DINO's)."""
+    positions: How = "antialiased"
+    """How the method resizes its position grid, see `adapters.positions`."""
 
     def answers(self, names: Iterable[str]) -> bool:
         """Whether a file with such names has this layout."""
@@ -116,7 +121,28 @@ LAYOUTS: tuple[Layout, ...] = (
         None,
         (r"state_dict/(?:backbone|encoder)\..*", r"pytorch-lightning_version"),
         weights=r"state_dict\.(?:backbone|encoder)",
+        architectures=r"(?!.*_small$).*",  # its stem for small images pads by two
+    ),
+    Layout(
+        "solo-learn",
+        None,
+        (r"state_dict/encoder\.conv1\.weight", r"state_dict/projector\..*", r"state_dict/classifier\..*"),
+        weights=r"state_dict\.encoder",
+        architectures=r"(?!.*_small$).*",
+    ),
+    Layout(
+        "RotNet",
+        "rotnet",
+        (r"network/_feature_blocks\.0\.0\.weight", r"network/_feature_blocks\.9\.0\.weight"),
         transform=BILINEAR,
+    ),
+    Layout("RepDistiller", "supervised", (r"model/.*", r"best_acc"), transform=CIFAR100, classifier=True),
+    Layout(
+        "RepDistiller",
+        "supervised",
+        (r"model/conv1\.weight|model/block0\.0\.weight|model/conv1\.0\.weight", r"opt"),
+        transform=CIFAR100,
+        classifier=True,
     ),
     Layout(
         "VICReg",
@@ -134,7 +160,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "SimSiam",
         "simsiam",
-        (r".*/(?:module\.)?encoder\.conv1\.weight", r".*/(?:module\.)?predictor\..*"),
+        (r".*/module\.encoder\.conv1\.weight", r".*/module\.predictor\..*"),
         transform=BILINEAR,
     ),
     Layout(
@@ -185,6 +211,7 @@ LAYOUTS: tuple[Layout, ...] = (
         (r".*/(?:\S*\.)?decoder_embed\.weight", r".*/(?:\S*\.)?decoder_blocks\..*"),
         transform=BICUBIC,
         feature="cls",
+        positions="plain",
     ),
     Layout(
         "I-JEPA",

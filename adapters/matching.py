@@ -24,7 +24,7 @@ Shapes = Mapping[str, Sequence[int]]
 _PLAIN = re.compile(
     r"(?x)(?:resnet\d+|wide_resnet\d+_2|resnext\d+_32x\dd|densenet\d+|vgg\d+(?:_bn)?|regnet[xy]_\d+"
     r"|vit_\w+_patch\d+_\d+|vit_\w+_patch14(?:_reg4)?_dinov2|swin_\w+_window\d+_\d+|convnext(?:v2)?_[a-z]+"
-    r"|beit_\w+_patch\d+_\d+|mobilenetv2_\d+|mvitv2_[a-z]+)"
+    r"|beit_\w+_patch\d+_\d+|mobilenetv2_\d+|mvitv2_[a-z]+|cifar_\w+|wrn_\d+_\d+|resnet\d+_small)"
 )
 _LIKELY = 0.35
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adapters import reader
+from adapters import positions, reader
 from adapters.architecture import without_random_init
-from adapters.layouts import Layout, recognise
+from adapters.layouts import CIFAR10, CIFAR100, Layout, recognise
 from adapters.matching import Match, match
+from adapters.network_backbone import NetworkBackbone
+from adapters.networks.network import Network
 from adapters.timm_backbone import Feature, TimmBackbone, traits
 from adapters.weightsets import WeightSet, weight_sets
 from bench.backbone import Backbone
@@ -55,11 +57,17 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         from adapters.torchvision_backbone import TorchvisionBackbone
 
         backbone: Backbone = TorchvisionBackbone(network, card)
+    elif isinstance(network, Network):
+        filled = f"{network.head_name}.weight" in chosen.fit.mapped
+        backbone = NetworkBackbone(network, card, classifier=filled and layout.classifier)
     else:
+        positions.install(network, layout.positions)
         backbone = TimmBackbone(network, card, feature=_feature(network, layout))
     transform, origin = _transform(backbone.card.family, network, layout)
     notes = [*backbone.card.notes, *([origin] if origin else [])]
-    backbone.card = backbone.card.model_copy(update={"transform": transform, "notes": notes})
+    backbone.card = backbone.card.model_copy(
+        update={"transform": transform, "notes": notes, "classes": _classes(backbone)}
+    )
     return backbone
 
 
@@ -84,7 +92,13 @@ def _fill(chosen: Match) -> torch.nn.Module:
     result = network.load_state_dict(mapped, strict=False)
     # Only counters and tables that the architecture computes itself may keep the values they were made with.
     unfilled = [name for name in result.missing_keys if name in chosen.outline.needed]
-    unfilled += [n for n, p in network.named_parameters() if p.numel() and n not in mapped and n not in unfilled]
+    # A classifier that the file lacks is not used; other parameters outside ``needed`` do not exist.
+    heads = tuple(f"{name}." for name in chosen.outline.classifier) if isinstance(network, Network) else ()
+    unfilled += [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.numel() and name not in mapped and name not in unfilled and not name.startswith(heads)
+    ]
     if unfilled or result.unexpected_keys:
         raise BenchError(f"{', '.join(unfilled[:4])} would keep random values: this architecture cannot be used")
     return network
@@ -94,12 +108,21 @@ def _transform(family: str, network: torch.nn.Module, layout: Layout) -> tuple[T
     """The method's transform; for a file that does not tell its method, what most evaluation code uses."""
     if layout.transform is not None:
         return layout.transform, None
-    size = 224
+    size = network.input_size if isinstance(network, Network) else 224
     for holder in (network, getattr(network, "patch_embed", None)):
         own = getattr(holder, "img_size", None)
         if own is not None:
             size = int(own[0]) if isinstance(own, tuple | list) else int(own)
             break
-    plain = Transform(interpolation="bilinear" if family == "cnn" else "bicubic")
-    transform = resized(plain, size)
+    if size <= 64:  # small images are used whole
+        small, name = (CIFAR100, "CIFAR-100") if getattr(network, "num_classes", 0) == 100 else (CIFAR10, "CIFAR-10")
+        return resized(small, size), f"the file does not state its input transform: assumed {name}'s at {size} pixels"
+    transform = resized(Transform(interpolation="bilinear" if family == "cnn" else "bicubic"), size)
     return transform, f"the file does not state its input transform: assumed {transform.describe()}"
+
+
+def _classes(backbone: Backbone) -> str | None:
+    """The label set of the file's own classifier, as far as its size and architecture tell."""
+    count = backbone.card.dims.get("logits")
+    small = isinstance(getattr(backbone, "network", None), Network)
+    return {1000: "imagenet-1k", 100: "cifar100" if small else None}.get(count or 0)

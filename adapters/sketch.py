@@ -73,15 +73,34 @@ def make(shapes: Iterable[tuple[str, Mapping[str, Sequence[int]]]], path: Path =
     )
 
 
+def add(names: Iterable[str], path: Path = _TABLE) -> None:
+    """Put architectures into the table that is there, in place of their rows if they have any."""
+    from adapters.architecture import Architecture
+
+    known, sketches, counts = _table()
+    fresh = {name: hashes(Architecture(name).outline().needed) for name in names}
+    kept = [i for i, name in enumerate(known) if name not in fresh]
+    rows = np.full((len(fresh), SIZE), np.iinfo(np.uint32).max, dtype=np.uint32)
+    for row, values in zip(rows, fresh.values(), strict=True):
+        row[: len(values)] = values[:SIZE]
+    np.savez_compressed(
+        path,
+        names=np.array([known[i] for i in kept] + list(fresh)),
+        sketches=np.concatenate([sketches[kept], rows]),
+        counts=np.array([int(counts[i]) for i in kept] + [len(v) for v in fresh.values()]),
+    )
+
+
 def main() -> None:
     """Make the table for the installed timm (minutes)."""
     import timm
 
     from adapters.architecture import Architecture
+    from adapters.networks import TABLE
     from bench.errors import BenchError
 
     def outlines() -> Iterable[tuple[str, Mapping[str, Sequence[int]]]]:
-        for name in timm.list_models():
+        for name in [*timm.list_models(), *TABLE]:
             try:
                 yield name, Architecture(name).outline().needed
             except BenchError:  # a few need libraries that are not installed

@@ -29,9 +29,10 @@ def create(name: str, *, flexible: bool = True, **arguments: Any) -> nn.Module:
     from timm.models import is_model
 
     if not is_model(name.partition(".")[0]):
+        from adapters.networks import TABLE
         from bench.registry import nearest
 
-        raise BenchError(f"timm has no architecture '{name}'{nearest(name, timm.list_models())}")
+        raise BenchError(f"there is no architecture '{name}'{nearest(name, [*timm.list_models(), *TABLE])}")
     for size in _SIZE_ARGUMENTS if flexible else ({},):
         try:
             network: nn.Module = timm.create_model(name, **size, **arguments)

@@ -1,0 +1,44 @@
+"""A network of ours as a Backbone."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from adapters.networks.network import Network
+from bench.backbone import Backbone, freeze, weight_digest
+from bench.card import Card
+
+
+class NetworkBackbone(Backbone):
+    """See `adapters.networks.network.Network`. ``logits`` exist where the classifier was filled."""
+
+    def __init__(self, network: Network, card: Card, *, classifier: bool = True) -> None:
+        super().__init__()
+        self.network = network
+        self._classifier = classifier and network.num_classes > 0
+        dims = {"pooled": network.num_features, "avg": network.channels[-1]}
+        if self._classifier:
+            dims["logits"] = network.num_classes
+        head = f"{network.head_name}."
+        self.card = card.model_copy(
+            update={
+                "family": "cnn",
+                "dims": dims,
+                "feature": network.feature,
+                "strides": list(network.strides),
+                "channels": list(network.channels),
+                "parameters": sum(p.numel() for n, p in network.named_parameters() if not n.startswith(head)),
+                "weight_digest": weight_digest(network.state_dict()),
+            }
+        )
+        freeze(self)
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        maps, pooled = self.network.stages(images)
+        out = {"pooled": pooled, "avg": maps[-1].mean((2, 3))}
+        if self._classifier:
+            out["logits"] = self.network.get_submodule(self.network.head_name)(pooled)
+        return out
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        return self.network.stages(images)[0]

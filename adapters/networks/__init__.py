@@ -1,0 +1,49 @@
+"""Networks that neither timm nor torchvision has: one row per architecture name (``module:function``, arguments).
+
+Their modules bear the names that their published code gives them, so that official checkpoints fill them directly.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from adapters.networks.network import Network
+
+_Row = tuple[str, dict[str, Any]]
+
+TABLE: dict[str, _Row] = {
+    **{f"cifar_resnet{n}": ("cifar_resnet:CifarResNet", {"depth": n}) for n in (8, 14, 20, 32, 44, 56, 110)},
+    **{f"cifar_resnet{n}x4": ("cifar_resnet:CifarResNet", {"depth": n, "width": 4}) for n in (8, 14, 32)},
+    "cifar_resnet18": ("cifar_bottleneck:DeepCifarResNet", {"blocks": (2, 2, 2, 2), "bottleneck": False}),
+    "cifar_resnet34": ("cifar_bottleneck:DeepCifarResNet", {"blocks": (3, 4, 6, 3), "bottleneck": False}),
+    "cifar_resnet50": ("cifar_bottleneck:DeepCifarResNet", {"blocks": (3, 4, 6, 3), "bottleneck": True}),
+    **{
+        f"wrn_{depth}_{width}": ("wide_resnet:WideResNet", {"depth": depth, "width": width})
+        for depth in (16, 28, 40)
+        for width in (1, 2, 4, 10)
+    },
+    **{f"cifar_vgg{n}": ("cifar_vgg:CifarVGG", {"depth": n}) for n in (8, 11, 13, 16, 19)},
+    "cifar_mobilenetv2_half": ("cifar_mobilenet:CifarMobileNetV2", {"width": 0.5, "expansion": 6}),
+    "cifar_shufflenetv1": ("shufflenet:ShuffleNetV1", {}),
+    "cifar_shufflenetv2": ("shufflenet:ShuffleNetV2", {}),
+    **{
+        f"{name}_small": ("small_resnet:SmallStemResNet", {"base": name, "padding": padding})
+        for name, padding in (("resnet18", 1), ("resnet34", 1), ("resnet50", 1))
+    },
+    **{
+        f"{name}_small_pad2": ("small_resnet:SmallStemResNet", {"base": name, "padding": padding})
+        for name, padding in (("resnet18", 2), ("resnet50", 2))
+    },
+    "alexnet_rotnet": ("alexnet:AlexNet", {}),
+    "alexnet_vissl": ("alexnet:AlexNet", {"flat": True}),
+    "alexnet_vissl_colorization": ("alexnet:AlexNet", {"flat": True, "gray": True}),
+}
+
+
+def build(name: str, **arguments: Any) -> Network:
+    """The network ``name`` with unspecified weights."""
+    target, fixed = TABLE[name]
+    module, _, attribute = target.partition(":")
+    network: Network = getattr(import_module(f"adapters.networks.{module}"), attribute)(**{**fixed, **arguments})
+    return network

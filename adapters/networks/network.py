@@ -1,0 +1,31 @@
+"""What a network of ours gives, so that one Backbone serves them all."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+from torch import Tensor, nn
+
+
+class Network(nn.Module, ABC):
+    """A convolutional network with stages, a pooled feature and an optional classifier."""
+
+    head_name: str
+    """Module name of the classifier."""
+    strides: tuple[int, ...]
+    channels: tuple[int, ...]
+    num_features: int
+    """Width of the pooled feature."""
+    num_classes: int
+    input_size: int
+    feature: Literal["avg", "pre_logits", "flat"] = "avg"
+
+    @abstractmethod
+    def stages(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """(maps of the pyramid, finest first; pooled feature [B, D]) of images [B, 3, H, W]."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        _, pooled = self.stages(images)
+        logits: Tensor = self.get_submodule(self.head_name)(pooled)
+        return logits

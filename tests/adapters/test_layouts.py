@@ -1,0 +1,185 @@
+"""Golden truth: files in official layouts give the features that the official code computes from them.
+
+``tests/golden/layouts`` holds manifests that regenerate the files and the official outputs (its README says how they
+were made). An output is compared where the Backbone interface can express it; the difference is relative to the
+output's largest value.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import bench
+from bench.backbone import Backbone
+from bench.errors import BenchError
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "layouts"
+TOLERANCE = 3e-5
+
+# A quick one of each kind; all the others are in the slow half.
+FAST = {
+    "dino-vit_small16@backbone",
+    "dinov2-vit_small14_reg4",
+    "hf5-dinov2_small",
+    "repdistiller-MobileNetV2",
+    "repdistiller-ShuffleV1",
+    "repdistiller-resnet8x4",
+    "repdistiller-vgg8",
+    "repdistiller-wrn_16_2@last",
+    "solo_learn-byol-resnet18_cifar",
+}
+# Not readable yet: each is refused, which a test below holds.
+REFUSED = {"clip-vit_base32", "hf-align_base", "hf-align_base@bin", "maskfeat-mvitv2_small"}
+
+# What ``pooled`` must be, by fixture: the feature that the method's paper evaluates frozen.
+POOLED = {
+    "beit": "patch_mean",
+    "clip": "pre_proj",
+    "open_clip": "pre_proj",
+    "hf-beit": "patch_mean",
+    "hf-convnextv2": "pooled_norm",
+    "ijepa": "patch_mean",
+    "maskfeat-vit": "raw_patch_mean",
+    "repdistiller": "penultimate",
+    "rotnet": "pool5_flat",
+    "vissl-alexnet": "pool5_flat",
+}
+
+
+def _load_maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_checkpoint", GOLDEN / "make_checkpoint.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+maker = _load_maker()
+
+
+def _manifest(fixture: str) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((GOLDEN / fixture / "manifest.json").read_text())
+    return manifest
+
+
+def _cases() -> list[Any]:
+    cases = []
+    for folder in sorted(p.name for p in GOLDEN.iterdir() if p.is_dir()):
+        for variant in [None, *_manifest(folder).get("variants", {})]:
+            name = f"{folder}@{variant}" if variant else folder
+            cases.append(pytest.param(folder, variant, id=name, marks=() if name in FAST else pytest.mark.slow))
+    return cases
+
+
+def _write(fixture: str, variant: str | None, folder: Path) -> str:
+    info = _manifest(fixture)["variants"][variant] if variant else _manifest(fixture)
+    form = info["file"].get("form", "torch")
+    path = folder / ("model" if form == "folder" else info["file"]["name"])
+    maker.save(maker.make(str(GOLDEN / fixture / "manifest.json"), False, variant), str(path), form)
+    return str(path)
+
+
+@pytest.mark.parametrize(("fixture", "variant"), _cases())
+def test_gives_the_official_features(fixture: str, variant: str | None, tmp_path: Path) -> None:
+    name = f"{fixture}@{variant}" if variant else fixture
+    file = _write(fixture, variant, tmp_path)
+    if name in REFUSED:
+        with pytest.raises(BenchError):
+            bench.load(file)
+        return
+    # The fixture's values are those of the plain weights; the official loader prefers the averaged ones.
+    backbone = bench.load(file, weights_key="state_dict" if fixture.startswith("timm-") else None)
+    assert isinstance(backbone, Backbone)
+    expected = np.load(GOLDEN / fixture / "expected.npz")
+    images = torch.from_numpy(maker.make_input(_manifest(fixture)))
+    with torch.no_grad():
+        outputs = {key: value.numpy() for key, value in _outputs(backbone, images).items()}
+    compared = [key for key in expected.files if key in outputs]
+    assert compared
+    pooled = next((output for start, output in POOLED.items() if fixture.startswith(start)), None)
+    if pooled is None:
+        pooled = "cls" if "cls" in expected.files else "avgpool"
+    outputs[pooled] = outputs["pooled"]
+    for key in {*compared, pooled}:
+        theirs = expected[key]
+        assert outputs[key].shape == theirs.shape, key
+        assert np.abs(outputs[key] - theirs).max() <= TOLERANCE * np.abs(theirs).max(), key
+    assert backbone.card.coverage is not None
+    assert backbone.card.coverage.filled == backbone.card.coverage.total
+    del backbone
+    gc.collect()
+
+
+def _outputs(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
+    """Everything of the interface under the manifests' names."""
+    features = backbone.features(images)
+    out = {name: features[name] for name in ("pooled", "cls", "logits") if name in features}
+    for alias in ("patch_mean", "avgpool", "ln_post_patch_mean"):
+        out[alias] = features["avg"]
+    if "cls" in features:
+        out["cls_avgpool"] = torch.cat([features["cls"], features["avg"]], 1)
+    maps = backbone.pyramid(images)
+    if len(maps) > 1:
+        out |= _maps(backbone.card.architecture, maps)
+        return out
+    raw, normed = (backbone.blocks(images, n=12, norm=norm) for norm in (False, True))
+    if raw[0][1] is not None:
+        out["block_cls"] = torch.stack([token for _, token in raw if token is not None], 1)
+        out["raw_cls"] = out["block_cls"][:, -1]
+        tokens = torch.stack([token for _, token in normed if token is not None], 1)
+        out["last4_cls"] = tokens[:, -4:].flatten(1)
+        out["inter_2_5_8_11_cls"] = tokens[:, [2, 5, 8, 11]]
+    out["block_patch_mean"] = torch.stack([patches.mean(1) for patches, _ in raw], 1)
+    out["raw_patch_mean"] = out["gap_raw"] = out["block_patch_mean"][:, -1]
+    out["inter_2_5_8_11_patch_mean"] = torch.stack([normed[i][0].mean(1) for i in (2, 5, 8, 11)], 1)
+    side = round(raw[-1][0].shape[1] ** 0.5)
+    for name, (patches, _) in (("patch_map_c8", normed[-1]), ("raw_patch_map_c8", raw[-1])):
+        out[name] = patches[:, :, :8].transpose(1, 2).reshape(len(images), 8, side, side)
+    return out
+
+
+def _maps(architecture: str, maps: list[Tensor]) -> dict[str, Tensor]:
+    means = [level.mean((2, 3)) for level in maps]
+    if architecture.startswith("alexnet"):
+        named = {f"conv{n}_mean": mean for n, mean in zip((1, 2, 5), means, strict=True)}
+        return {**named, "conv5_c8": maps[-1][:, :8]}
+    if architecture.startswith("cifar_vgg"):
+        return {f"f{n}_mean": mean for n, mean in zip((0, 1, 2, 4), means, strict=True)}
+    if architecture.startswith(("cifar_", "wrn_")):
+        return {f"f{n}_mean": mean for n, mean in enumerate(means, 1)}
+    out = {f"res{n}_mean": mean for n, mean in enumerate(means, 2)}
+    out |= {f"stage{n}_mean": mean for n, mean in enumerate(means, 1)}
+    return {**out, "res5_c8": maps[-1][:, :8], "stage4_c8": maps[-1][:, :8]}
+
+
+@pytest.mark.parametrize(
+    ("fixture", "variant", "architecture", "words"),
+    [
+        ("dinov2-vit_small14_reg4", None, "vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2"),
+        ("dino-vit_small16", "backbone", "vit_base_patch16_224", "vit_small_patch16_224 fits completely"),
+        ("repdistiller-resnet8x4", None, "cifar_resnet8", "cifar_resnet8x4 fits completely"),
+    ],
+)
+def test_a_wrong_architecture_is_refused_with_the_right_one(
+    fixture: str, variant: str | None, architecture: str, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BenchError, match=words):
+        bench.load(_write(fixture, variant, tmp_path), arch=architecture)
+
+
+def test_only_a_teacher_has_no_student(tmp_path: Path) -> None:
+    content = maker.make(str(GOLDEN / "dino-vit_small16" / "manifest.json"))
+    torch.save({"teacher": content["teacher"], "epoch": 3}, tmp_path / "teacher.pth")
+    with pytest.raises(BenchError, match="no weight set 'student'.*it has teacher.backbone"):
+        bench.load(tmp_path / "teacher.pth", weights_key="student")
