@@ -53,14 +53,14 @@ def file_digests(root: Path, names: Sequence[str]) -> Iterator[bytes]:
 
 
 def sample_digests(
-    root: Path, sources: Sequence[str], n: int, digests: Callable[[], Iterator[bytes]]
+    root: Path, sources: Sequence[str], n: int, digests: Callable[[], Iterator[bytes]], chosen: str = ""
 ) -> Iterator[bytes]:
     """The digests of ``n`` samples that lie inside the files ``root/source``: remembered, or from ``digests()``.
 
-    Remembered while every source keeps its size and time of change. Raises `BenchError` for a source that cannot be
-    read.
+    Remembered while every source keeps its size and time of change; ``chosen`` says which samples of the sources these
+    are. Raises `BenchError` for a source that cannot be read.
     """
-    memory = _memory(root, [*sources, f"samples={n}"])
+    memory = _memory(root, [*sources, f"{n}:{chosen}"])
     stamps = np.zeros(len(sources), dtype=_ROW)
     for index, source in enumerate(sources):
         stat = _stat(root / source)

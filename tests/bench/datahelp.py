@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import struct
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +55,62 @@ def write_imagefolder(folder: Path, classes: tuple[str, ...] = ("cat", "dog", "Ã
     for base, (split, n) in zip((0, 100), SIZES.items(), strict=True):
         for i in range(n):
             put(folder / split / classes[i % len(classes)] / f"{split}{i:02d}.png", encoded(base + i))
+
+
+def write_parquet(folder: Path) -> None:
+    """12 + 6 rows as the ``datasets`` library writes them, with its types in the schema."""
+    import datasets
+
+    kinds = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=["cat", "dog", "owl"]),
+            "note": datasets.Value("string"),
+        }
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    for base, (split, n) in zip((0, 100), SIZES.items(), strict=True):
+        rows = {
+            "image": [{"bytes": encoded(base + i), "path": f"{i}.png"} for i in range(n)],
+            "label": [i % 3 for i in range(n)],
+            "note": [f"n{i}" for i in range(n)],
+        }
+        datasets.Dataset.from_dict(rows, features=kinds).to_parquet(str(folder / f"{split}-00000-of-00001.parquet"))
+
+
+def tar(path: Path, files: list[tuple[str, bytes]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def samples(base: int, start: int, stop: int, classes: int = 3) -> list[tuple[str, bytes]]:
+    """Images and .cls of a webdataset shard."""
+    return [
+        file
+        for i in range(start, stop)
+        for file in ((f"s{i:04d}.png", encoded(base + i)), (f"s{i:04d}.cls", str(i % classes).encode()))
+    ]
+
+
+def write_shards(folder: Path) -> None:
+    """12 + 6 samples in two shards and one."""
+    tar(folder / "train-000.tar", samples(0, 0, 7))
+    tar(folder / "train-001.tar", samples(0, 7, 12))
+    tar(folder / "test-000.tar", samples(100, 0, 6))
+
+
+def write_dtd(root: Path) -> None:
+    """The Describable Textures as published: lists of ``class/file`` for ten partitions, train, val and test."""
+    base = root / "dtd" / "dtd"
+    lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for i in range(18):
+        name = f"{('banded', 'dotted', 'woven')[i % 3]}/{i:04d}.jpg"
+        put(base / "images" / name, encoded(i, "JPEG"))
+        lists["test" if i >= 12 else ("train", "val")[i % 2]].append(name)
+    for split, names in lists.items():
+        put(base / "labels" / f"{split}1.txt", "\n".join(names).encode() + b"\n")
