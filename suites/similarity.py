@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 MEASURED_ON_PARTS = "delete-group jackknife"
 NO_INTERVAL = {
+    "cca": "rises as samples get fewer: parts of them say nothing of the whole",
+    "cca_r2": "rises as samples get fewer: parts of them say nothing of the whole",
+    "svcca": "rises as samples get fewer: parts of them say nothing of the whole",
+    "pwcca": "rises as samples get fewer: parts of them say nothing of the whole",
     "cknna": "a subset of the samples has other neighbours: parts say nothing of the whole",
     "cluster_nmi": "k-means on parts of the samples is another clustering",
     "cluster_ari": "k-means on parts of the samples is another clustering",
@@ -44,8 +48,9 @@ class Similarity:
             similarity_measures.get(name)
         if settings["split"] not in ("train", "test"):
             raise BenchError(f"similarity.split is train or test, not '{settings['split']}'")
-        if settings["samples"] < 10:
-            raise BenchError(f"similarity.samples caps the measures of all pairs: {settings['samples']} are too few")
+        for cap in ("samples", "cca_samples"):
+            if settings[cap] < 10:
+                raise BenchError(f"similarity.{cap} caps the samples that a measure reads: {settings[cap]} are too few")
         if settings["groups"] < 5:
             raise BenchError(f"similarity.groups of the jackknife are 5 or more, not {settings['groups']}")
         if settings["replicates"] < 100:
@@ -61,12 +66,12 @@ class Similarity:
         y = features_of(networks["student"].data[split], "pooled")
         classes = len(np.unique(data.labels))
         names = list(dict.fromkeys(task.settings["measures"]))
-        chosen = chosen_rows(len(data), task.settings["samples"], task.seed)
         with task.progress.stage("similarity", len(names), "measures") as stage:
             for i, name in enumerate(names):
                 measure = similarity_measures.get(name)
                 options = _options(task, measure, classes)
-                rows = chosen if measure.pairwise else np.arange(len(data))
+                most = task.settings[measure.cap] if measure.cap else len(data)
+                rows = chosen_rows(len(data), most, task.seed)
                 a, b = (x, y) if len(rows) == len(data) else (x[rows], y[rows])
                 try:
                     value = measure.compute(a, b, **options)
@@ -122,7 +127,7 @@ class Similarity:
 
 
 def chosen_rows(n: int, most: int, seed: int) -> np.ndarray:
-    """int64, ascending: all rows, or ``most`` of them at random; measures of all pairs cannot read more."""
+    """int64, ascending: all rows, or ``most`` of them at random; measures of all pairs read no more."""
     if n <= most:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))

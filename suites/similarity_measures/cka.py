@@ -186,6 +186,6 @@ MEASURES = (
     ),
     Measure(
         "cka_rbf", "RBF CKA", rbf, "Kornblith et al. 2019 and its demo", (0.0, 1.0), 1.0,
-        SIMPLE, SIMPLE, pairwise=True, options={"threshold": 0.5},
+        SIMPLE, SIMPLE, cap="samples", options={"threshold": 0.5},
     ),
 )  # fmt: skip

@@ -34,6 +34,6 @@ def _distances(x: np.ndarray) -> np.ndarray:
 MEASURES = (
     Measure(
         "distance_correlation", "distance correlation", distance_correlation, "Szekely, Rizzo & Bakirov 2007",
-        (0.0, 1.0), 1.0, SIMPLE, SIMPLE, pairwise=True,
+        (0.0, 1.0), 1.0, SIMPLE, SIMPLE, cap="samples",
     ),
 )  # fmt: skip

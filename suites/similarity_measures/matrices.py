@@ -101,7 +101,18 @@ def unit_rows(x: np.ndarray) -> np.ndarray:
 
 def squared_distances(x: np.ndarray) -> np.ndarray:
     """Squared Euclidean distances between rows, float64 [N, N], exactly symmetric with a zero diagonal."""
-    from scipy.spatial.distance import pdist, squareform
+    gram = gram_matrix(x)
+    norms = gram.diagonal()
+    sums = norms[:, None] + norms[None, :]
+    squared = sums - 2 * gram
+    # What is left of equal rows is rounding of their norms.
+    squared[squared <= 1e-14 * sums] = 0.0
+    np.fill_diagonal(squared, 0.0)
+    return np.asarray(squared)
 
-    # Differences first: the expansion by norms loses the distance between near-duplicates. N is capped by the caller.
-    return np.asarray(squareform(pdist(np.asarray(x, dtype=np.float64), "sqeuclidean")))
+
+def gram_matrix(x: np.ndarray) -> np.ndarray:
+    """Inner products of the centred rows, float64 [N, N], exactly symmetric. All pairs: N is capped by the caller."""
+    rows = centred(np.asarray(x, dtype=np.float64))
+    gram = rows @ rows.T
+    return np.asarray((gram + gram.T) / 2)

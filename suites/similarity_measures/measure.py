@@ -44,7 +44,7 @@ class Measure:
     symmetric: bool = True
     higher_is_better: bool = True
     """Higher is more similar."""
-    pairwise: bool = False
-    """Needs all pairs of samples: the suite caps the samples for it."""
+    cap: Literal["", "samples", "cca_samples"] = ""
+    """The suite's setting that caps the samples for it: measures of all pairs, and factorisations of all rows."""
     options: dict[str, Any] = field(default_factory=dict)
     """The options of ``compute`` and their defaults, by the name that the suite's settings use."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from suites.similarity_measures.matrices import centred, checked, cross, squared_norms
+from suites.similarity_measures.matrices import centred, checked, cross, row_products, squared_norms
 from suites.similarity_measures.measure import SIMPLE, Measure, Value
 
 
@@ -15,11 +15,14 @@ def distance(x: np.ndarray, y: np.ndarray) -> Value:
     """
     x, y = checked(x, y, 2)
     x, y = _normalised(x), _normalised(y)
-    nuclear = float(np.linalg.svd(cross(x, y), compute_uv=False).sum())
+    u, sigma, v = np.linalg.svd(cross(x, y), full_matrices=False)
+    nuclear = float(sigma.sum())
     value = 2 - 2 * nuclear
     # The nuclear norm of a representation with itself is 1 but for rounding.
     rounding = 1e-12 if x.dtype == np.float64 else 1e-5
-    return Value(0.0 if value < rounding else min(value, 2.0))
+    # The norm's derivative is the best rotation itself: each sample's share of it.
+    influence = -2 * row_products(x, u @ v, y) + nuclear * (squared_norms(x) + squared_norms(y))
+    return Value(0.0 if value < rounding else min(value, 2.0), influence=influence)
 
 
 def _normalised(x: np.ndarray) -> np.ndarray:
@@ -32,6 +35,6 @@ def _normalised(x: np.ndarray) -> np.ndarray:
 MEASURES = (
     Measure(
         "procrustes", "Procrustes distance", distance, "Schonemann 1966; Ding et al. 2021", (0.0, 2.0), 0.0,
-        SIMPLE, SIMPLE, higher_is_better=False, pairwise=True,
+        SIMPLE, SIMPLE, higher_is_better=False,
     ),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bench.errors import BenchError
-from suites.similarity_measures.matrices import checked, squared_distances
+from suites.similarity_measures.matrices import checked, gram_matrix, squared_distances
 from suites.similarity_measures.measure import SIMPLE, Measure, Value
 
 
@@ -33,23 +33,25 @@ def angle_loss(x: np.ndarray, y: np.ndarray, *, samples: int = 256) -> Value:
 
     Over the first ``samples`` samples: there are N (N-1) (N-2) / 2 triples.
     """
-    total, triples = 0.0, 0
-    for a, b in _angles(*_few(x, y, samples)):
-        total += float(smooth_l1(a - b).sum())
-        triples += len(a)
-    return Value(total / triples)
+    x, y = _few(x, y, samples)
+    # Every triple stands twice in the symmetric matrices of cosines.
+    total = sum(float(smooth_l1(a - b).sum()) for a, b in _angles(x, y)) / 2
+    return Value(total / _triples(len(x)))
 
 
 def angle_correlation(x: np.ndarray, y: np.ndarray, *, samples: int = 256) -> Value:
     """Pearson correlation of those cosines over the same triples."""
+    x, y = _few(x, y, samples)
     sums = np.zeros(5)
-    triples = 0
-    for a, b in _angles(*_few(x, y, samples)):
-        sums += (a.sum(), b.sum(), (a * b).sum(), (a * a).sum(), (b * b).sum())
-        triples += len(a)
-    ma, mb = sums[0] / triples, sums[1] / triples
-    ab, aa, bb = sums[2] - triples * ma * mb, sums[3] - triples * ma * ma, sums[4] - triples * mb * mb
-    return Value(_pearson(ab, aa, bb, "angles"))
+    for a, b in _angles(x, y):
+        sums += (a.sum(), b.sum(), np.vdot(a, b), np.vdot(a, a), np.vdot(b, b))
+    sums /= 2 * _triples(len(x))
+    ma, mb = sums[:2]
+    return Value(_pearson(sums[2] - ma * mb, sums[3] - ma * ma, sums[4] - mb * mb, "angles"))
+
+
+def _triples(n: int) -> int:
+    return n * (n - 1) * (n - 2) // 2
 
 
 def smooth_l1(difference: np.ndarray) -> np.ndarray:
@@ -79,34 +81,39 @@ def _few(x: np.ndarray, y: np.ndarray, samples: int) -> tuple[np.ndarray, np.nda
 
 
 def _angles(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For every vertex j: the cosines [triples] of both networks. A duplicate of the vertex has cosine 0."""
-    n = len(x)
-    upper = np.triu_indices(n - 1, k=1)
-    for j in range(n):
+    """For every vertex j: the cosines [N, N] of i-j-k in both networks, 0 where i = k, i = j or k = j.
+
+    A duplicate of the vertex has cosine 0. From inner products: (z_i - z_j)(z_k - z_j) = G_ik - G_ij - G_kj + G_jj.
+    """
+    grams = [gram_matrix(f / np.abs(f).max()) for f in (x, y)]
+    for j in range(len(x)):
         cosines = []
-        for f in (x, y):
-            edges = np.delete(f, j, axis=0) - f[j]
-            norm = np.sqrt(np.square(edges).sum(axis=1, keepdims=True))
-            edges /= np.where(norm > 0, norm, 1.0)
-            cosines.append((edges @ edges.T)[upper])
+        for gram in grams:
+            inner = gram - gram[:, j, None] - gram[None, j, :] + gram[j, j]
+            squared = inner.diagonal()
+            scale = np.where(squared > 1e-14 * (gram.diagonal() + gram[j, j]), squared, np.inf)
+            scale[j] = np.inf
+            cosine = inner / np.sqrt(scale[:, None] * scale[None, :])
+            np.fill_diagonal(cosine, 0.0)
+            cosines.append(np.clip(cosine, -1.0, 1.0))
         yield cosines[0], cosines[1]
 
 
 MEASURES = (
     Measure(
         "rkd_distance", "RKD distance loss", distance_loss, "Park et al. 2019", (0.0, math.inf), 0.0,
-        SIMPLE, SIMPLE, higher_is_better=False, pairwise=True,
+        SIMPLE, SIMPLE, higher_is_better=False, cap="samples",
     ),
     Measure(
         "rkd_distance_corr", "RKD distance correlation", distance_correlation_of_pairs, "after Park et al. 2019",
-        (-1.0, 1.0), 1.0, SIMPLE, SIMPLE, pairwise=True,
+        (-1.0, 1.0), 1.0, SIMPLE, SIMPLE, cap="samples",
     ),
     Measure(
         "rkd_angle", "RKD angle loss", angle_loss, "Park et al. 2019", (0.0, 1.5), 0.0,
-        SIMPLE, SIMPLE, higher_is_better=False, pairwise=True, options={"samples": 256},
+        SIMPLE, SIMPLE, higher_is_better=False, cap="samples", options={"samples": 256},
     ),
     Measure(
         "rkd_angle_corr", "RKD angle correlation", angle_correlation, "after Park et al. 2019", (-1.0, 1.0), 1.0,
-        SIMPLE, SIMPLE, pairwise=True, options={"samples": 256},
+        SIMPLE, SIMPLE, cap="samples", options={"samples": 256},
     ),
 )  # fmt: skip

@@ -51,6 +51,6 @@ def rsa(x: np.ndarray, y: np.ndarray) -> Value:
 MEASURES = (
     Measure(
         "rsa", "RSA (1 - Pearson, Spearman)", rsa, "Kriegeskorte et al. 2008", (-1.0, 1.0), 1.0,
-        frozenset({"permutation", "scale"}), frozenset({"permutation", "scale"}), pairwise=True,
+        frozenset({"permutation", "scale"}), frozenset({"permutation", "scale"}), cap="samples",
     ),
 )  # fmt: skip

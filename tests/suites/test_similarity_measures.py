@@ -442,7 +442,7 @@ def test_refusals_of_single_measures() -> None:
 # Standard errors ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["cka", "cka_debiased", "distance_correlation"])
+@pytest.mark.parametrize("name", ["cka", "cka_debiased", "distance_correlation", "procrustes"])
 def test_influence_gives_the_spread_over_fresh_samples(name: str) -> None:
     """The infinitesimal jackknife's standard error against the spread of the value over independent samples."""
     rng = np.random.default_rng(0)
