@@ -16,10 +16,13 @@ TEMPORARY = ".partial-"
 """Prefix of unfinished files: readers skip them, `bench clean` removes the stale ones."""
 
 
-def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object], *, exclusive: bool = False) -> bool:
+def write_atomically(
+    path: Path, content: bytes | Callable[[BinaryIO], object], *, exclusive: bool = False, durable: bool = True
+) -> bool:
     """Write ``path`` so that a reader, or a machine that lost power, sees the whole file or none.
 
-    ``exclusive``: an existing file is left as it is and False is returned (first writer wins).
+    ``exclusive``: an existing file is left as it is and False is returned (first writer wins). ``durable=False`` does
+    not wait for the disk: for files that can be made again, many at a time.
     Raises `BenchError` for a full disk or an unwritable folder, leaving no debris.
     """
     temporary = path.with_name(f"{TEMPORARY}{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
@@ -31,7 +34,8 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object], 
             else:
                 stream.write(content)
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         if exclusive:
             try:
                 os.link(temporary, path)
@@ -39,7 +43,8 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object], 
                 return False
         else:
             os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
         return True
     except OSError as error:
         raise refusal(error, path) from error

@@ -90,12 +90,17 @@ class Section:
 
 @dataclass
 class Board:
-    """``cells[model, column]``; ``sections`` arrange them for reading."""
+    """``columns[column][model]`` is a cell; ``sections`` arrange them for reading."""
 
     cards: dict[Model, Card] = field(default_factory=dict)
-    cells: dict[tuple[Model, Column], Cell] = field(default_factory=dict)
+    years: dict[Model, str] = field(default_factory=dict)
+    records: dict[Model, list[Record]] = field(default_factory=dict)
+    columns: dict[Column, dict[Model, Cell]] = field(default_factory=dict)
     sections: list[Section] = field(default_factory=list)
-    records: int = 0
+
+    @property
+    def cells(self) -> dict[tuple[Model, Column], Cell]:
+        return {(model, column): cell for column, cells in self.columns.items() for model, cell in cells.items()}
 
 
 def assemble(records: Iterable[Record]) -> Board:
@@ -104,16 +109,16 @@ def assemble(records: Iterable[Record]) -> Board:
     labels: dict[Column, str] = {}
     headlines: set[Column] = set()
     for record in records:
-        board.records += 1
         transform = record.model.transform.model_dump_json() if record.model.transform else ""
         model = Model(record.name, record.model.weight_digest, transform)
-        board.cards[model] = record.model
+        board.cards[model], board.years[model] = record.model, record.created[:4]
+        board.records.setdefault(model, []).append(record)
         for m in record.measurements:
             column = column_of(m, record.model)
             labels.setdefault(column, setting_label(m))
             if m.headline:
                 headlines.add(column)
-            cell = board.cells.setdefault((model, column), Cell([], []))
+            cell = board.columns.setdefault(column, {}).setdefault(model, Cell([], []))
             cell.measurements.append(m)
             cell.runs.append(record.run)
     board.sections = list(_sections(board, labels, headlines))
@@ -140,7 +145,7 @@ def frame(board: Board) -> pd.DataFrame:
 
 
 def _sections(board: Board, labels: dict[Column, str], headlines: set[Column]) -> Iterable[Section]:
-    if not board.cells:
+    if not board.columns:
         return
     long = pd.DataFrame(
         [

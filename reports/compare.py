@@ -21,6 +21,10 @@ LISTED = 200
 """Flipped samples listed each way; their number is always told."""
 
 
+RIGHT = {"top5": "correct5"}
+"""The array of an outcome table that says which samples a metric counts as right, where it is not ``correct``."""
+
+
 class Mover(BaseModel):
     """One class: its accuracy in both, percent."""
 
@@ -241,16 +245,17 @@ def difference_of(
 
     Tables with ``intersection`` and ``union`` [N, C] give mean IoU; those with ``label`` and ``correct`` [N] accuracy
     and mean-per-class accuracy. A table whose own accuracy is not the record's value belongs to another metric, and is
-    not used: top-5 beside a table of top-1 outcomes.
+    not used.
     """
     if {"intersection", "union"} <= set(first) & set(second):
         pairs = (first["intersection"], first["union"]), (second["intersection"], second["union"])
         if pairs[0][0].shape != pairs[1][0].shape:
             return None, "none", "the outcomes are of other samples: their numbers differ"
         return paired.ratio_difference(*pairs, confidence=confidence), "paired bootstrap", None
-    if "correct" not in first or "correct" not in second:
+    right = RIGHT.get(metric, "correct")
+    if right not in first or right not in second:
         return None, "none", "the outcomes hold nothing that can be paired for this metric"
-    a, b = first["correct"], second["correct"]
+    a, b = first[right], second[right]
     if a.shape != b.shape or a.ndim != 1:
         return None, "none", "the outcomes are of other samples: their numbers differ"
     if metric == "mean_per_class" and "label" in first:

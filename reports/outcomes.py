@@ -13,6 +13,7 @@ from bench.errors import BenchError
 from bench.record import Measurement, Record
 from bench.stats import _z
 from reports.baseline import Source
+from reports.compare import RIGHT
 
 SAME_PREDICTIONS = 99.9
 """Percent of predictions that the same weights must share under changed code, before a note says otherwise."""
@@ -63,9 +64,10 @@ def sampling(metric: str, ours: list[Table], theirs: list[Table], difference: fl
             return "the outcomes are of other samples"
         found = paired.ratio_difference(sides[0], sides[1])
         return (found.high - found.low) / (2 * _z(0.95))
-    if not all("correct" in t for t in tables):
+    name = RIGHT.get(metric, "correct")
+    if not all(name in t for t in tables):
         return "the outcomes hold nothing that can be paired"
-    right = [t["correct"].astype(float) for t in tables]
+    right = [t[name].astype(float) for t in tables]
     if len({r.shape for r in right}) > 1 or right[0].ndim != 1:
         return "the outcomes are of other samples: their numbers differ"
     labels = [t["label"] for t in tables if "label" in t]

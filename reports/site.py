@@ -1,17 +1,32 @@
-"""The leaderboard as files: a self-contained page, Markdown and CSV."""
+"""The leaderboard as files: a self-contained board, a page per model, Markdown and CSV."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import numpy as np
 
 from bench.errors import BenchError
 from bench.files import write_atomically
 from bench.ledger import Ledger
-from reports.board import Board, Section, assemble, frame
-from reports.wording import digits, markdown_text
+from bench.record import Measurement, Record, now
+from reports import assets, modelpage, printed, textforms
+from reports.board import Board, Model, assemble, frame
+from reports.plots import charts
+from reports.tables import KD, SSL, Table, dcd_tables, section_table, survey
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+CELLS_ON_PAGE = 6_000
+"""Beyond this many measured cells the board shows headline columns alone; the model pages show the rest."""
+_AUDIT = ("basis", "severity", "note")
+_UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
 @dataclass
@@ -33,102 +48,170 @@ class Summary:
 
 
 def publish(runs: Path | str, out: Path | str) -> Summary:
-    """Write ``index.html``, ``leaderboard.md`` and ``leaderboard.csv`` made from the ledger ``runs`` into ``out``.
+    """Write the board made from the ledger ``runs`` into ``out``.
 
-    The page needs nothing but itself. Files of the ledger that are no records are left out and named on the page.
-    Raises `BenchError` for a missing ledger, an ``out`` that is a file, a full disk or an unwritable folder.
+    ``index.html`` needs nothing but itself; ``models/*.html`` need ``assets/charts.js``; ``leaderboard.md`` and
+    ``leaderboard.csv`` hold the measured numbers; ``licences.txt`` those of the libraries in the pages. Files of the
+    ledger that are no records are left out and named on the page. Raises `BenchError` for a missing ledger, an ``out``
+    that is a file, a full disk or an unwritable folder.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise BenchError(f"--out {out} is a file: give the folder for the site")
     problems: list[str] = []
-    board = assemble(Ledger(runs).records(problems))
-    files = {
-        "leaderboard.csv": table_csv(frame(board)),
-        "leaderboard.md": markdown(board),
-        # Last, so that a page is never older than what it links to.
-        "index.html": page(board, problems),
+    ledger = Ledger(runs)
+    board = assemble(ledger.records(problems))
+    outcomes = _Outcomes(ledger, board)
+    files: dict[str, str] = {
+        "assets/charts.js": assets.chart_script(),
+        "licences.txt": assets.licences(),
+        "leaderboard.csv": textforms.csv(frame(board)),
+        "leaderboard.md": textforms.markdown(board),
     }
+    templates = _templates()
+    pages = {model: f"models/{modelpage.slug(model)}.html" for model in board.cards}
+    for model, name in pages.items():
+        files[name] = _model_page(templates, model, board.records[model], outcomes)
     for name, text in files.items():
-        write_atomically(out / name, text.encode())
-    columns = len({column for _, column in board.cells})
-    return Summary(out / "index.html", board.records, len(board.cards), columns, problems)
+        # A page that a crash took is made again by the same command; only the board itself must be durable.
+        write_atomically(out / name, text.encode(), durable=False)
+    # Last, so that the board never links to what is not there.
+    write_atomically(out / "index.html", page(board, outcomes, pages, problems).encode())
+    records = sum(map(len, board.records.values()))
+    return Summary(out / "index.html", records, len(board.cards), len(board.columns), problems)
 
 
-def page(board: Board, problems: list[str]) -> str:
-    """The leaderboard page; every text from a record is escaped."""
+def page(board: Board, outcomes: _Outcomes, pages: Mapping[Model, str], problems: list[str]) -> str:
+    """The board; every text from a record is escaped."""
+    from bench import __version__
+
+    small = sum(map(len, board.columns.values())) <= CELLS_ON_PAGE
+    tables = [section_table(board, s, i, outcomes, everything=small) for i, s in enumerate(board.sections)]
+    left_out = list(problems)
+    surveys = []
+    for key, title, columns in (("ssl", "Self-supervised learning", SSL), ("kd", "Knowledge distillation", KD)):
+        table, reasons = survey(key, title, columns, board, outcomes)
+        surveys.append(table)
+        left_out += [f"{title}: {reason}" for reason in reasons]
+    tables += [*surveys, *dcd_tables()]
+    for table in tables:
+        for row in table["rows"]:
+            if "model" in row:
+                row["href"] = pages[row.pop("model")]
+    drawn = charts(surveys[0], surveys[1], board)
+    data = {
+        "tables": tables,
+        "charts": drawn,
+        "audits": [
+            {
+                "audited": a.audited_value,
+                "standing": a.standing,
+                "basis": a.basis,
+                "severity": a.severity,
+                "note": a.note,
+            }
+            for a in printed.audits()
+        ],
+    }
+    return (
+        _templates()
+        .get_template("index.html")
+        .render(
+            tables=[{**table, "groups": _groups(table)} for table in tables],
+            charts=drawn,
+            audits=printed.audits(),
+            left_out=left_out,
+            models=_count(len(board.cards), "model"),
+            records=_count(sum(map(len, board.records.values())), "record"),
+            made=now().replace("T", " ").replace("Z", " UTC"),
+            version=__version__,
+            data=_json(data),
+            **_shared("base.css", "board.css"),
+            table_style=_verbatim(assets.table_style()),
+            table_script=_verbatim(assets.table_script()),
+            chart_script=_verbatim(assets.chart_script()),
+            script=_source("board.js"),
+        )
+    )
+
+
+def _model_page(templates: Environment, model: Model, records: list[Record], outcomes: _Outcomes) -> str:
+    drawn = modelpage.charts(records[-1], outcomes)
+    return templates.get_template("model.html").render(
+        model=model,
+        facts=modelpage.facts(records[-1]),
+        charts=drawn,
+        measurements=modelpage.measurements(records),
+        runs=modelpage.runs(records),
+        data=_json([{"id": c["id"], "spec": c["spec"]} for c in drawn]),
+        **_shared("base.css"),
+    )
+
+
+class _Outcomes:
+    """Outcome tables by run and measurement; None where one is missing or damaged, which `Ledger.check` reports."""
+
+    def __init__(self, ledger: Ledger, board: Board) -> None:
+        self._ledger = ledger
+        self._records = {record.run: record for records in board.records.values() for record in records}
+        self._known: dict[str, Mapping[str, np.ndarray] | None] = {}
+
+    def __call__(self, run: str, m: Measurement) -> Mapping[str, np.ndarray] | None:
+        if m.outcomes is None:
+            return None
+        if m.outcomes not in self._known:
+            # Few are asked for twice, and those soon after another: all of a large ledger would not fit in memory.
+            if len(self._known) >= 64:
+                self._known.pop(next(iter(self._known)))
+            try:
+                self._known[m.outcomes] = self._ledger.outcomes(self._records[run], m.outcomes)
+            except BenchError:
+                self._known[m.outcomes] = None
+        return self._known[m.outcomes]
+
+
+def _groups(table: Table) -> list[dict[str, Any]]:
+    """The head row above the columns' own, neighbours of one group joined; empty when no column has a group."""
+    if not any(column["group"] for column in table["columns"]):
+        return []
+    return [{"title": title, "span": len(list(run))} for title, run in groupby(c["group"] for c in table["columns"])]
+
+
+def _templates() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("index.html").render(
-        board=board, problems=problems, value=_value, interval=_interval, best=_best
-    )
 
 
-def markdown(board: Board) -> str:
-    """One table per data set with its headline columns, in GitHub's Markdown."""
-    parts = ["# Leaderboard", ""]
-    for section in board.sections:
-        heads = [head for head in section.heads if head.headline] or section.heads
-        parts += [
-            f"## {markdown_text(section.dataset)} {markdown_text(section.split)}, {section.samples:,} samples",
-            "",
-        ]
-        parts.append(
-            "| model | " + " | ".join(f"{markdown_text(h.title)} ({markdown_text(h.subtitle)})" for h in heads) + " |"
-        )
-        parts.append("| --- |" + " ---: |" * len(heads))
-        for model in section.models:
-            cells = [board.cells.get((model, head.column)) for head in heads]
-            if any(cells):
-                texts = [" ".join(filter(None, (_value(c), _interval(c), *c.flags))) if c else "–" for c in cells]
-                parts.append(f"| {markdown_text(model.name)} | " + " | ".join(texts) + " |")
-        parts.append("")
-    return "\n".join(parts)
+def _shared(*styles: str) -> dict[str, Any]:
+    return {"style": _verbatim("\n".join(map(_source, styles))), "theme_script": _source("theme.js")}
 
 
-def table_csv(table: pd.DataFrame) -> str:
-    """The frame as CSV; a text that a spreadsheet would run as a formula is quoted by an apostrophe."""
-    safe = table.copy()
-    for name in safe.columns:
-        if not pd.api.types.is_numeric_dtype(safe[name]):
-            safe[name] = [_no_formula(v) if isinstance(v, str) else v for v in safe[name]]
-    text: str = safe.to_csv(index=False, lineterminator="\n")
-    return text
+def _source(name: str) -> Any:
+    from importlib.resources import files
+
+    return _verbatim(files("reports").joinpath("templates", name).read_text(encoding="utf-8"))
 
 
-def _no_formula(text: str) -> str:
-    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
+def _verbatim(text: str) -> Any:
+    """Our own or a library's code, which escaping would break; never text from a record."""
+    from markupsafe import Markup
+
+    return Markup(text)
 
 
-def _value(cell) -> str:  # type: ignore[no-untyped-def]
-    return f"{cell.value:.{digits(cell.newest.unit)}f}"
-
-
-def _interval(cell) -> str:  # type: ignore[no-untyped-def]
-    if len(cell.runs) > 1 and cell.interval is None:
-        return f"± {cell.sd:.2f} sd of {len(cell.runs)} runs"
-    if cell.interval is None:
-        return ""
-    places = digits(cell.newest.unit)
-    return f"[{cell.interval[0]:.{places}f}, {cell.interval[1]:.{places}f}]"
-
-
-def _best(board: Board, section: Section) -> set[tuple[object, object]]:
-    """The (model, column) of each column's best value; nothing is best among one."""
-    found: set[tuple[object, object]] = set()
-    for head in section.heads:
-        values = {m: board.cells[m, head.column].value for m in section.models if (m, head.column) in board.cells}
-        if len(values) > 1:
-            top = max(values.values()) if head.column.direction == "higher" else min(values.values())
-            found |= {(model, head.column) for model, value in values.items() if value == top}
-    return found
+def _json(document: Any) -> Any:
+    """JSON inside a script element: no text in it can end the element or open a comment."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character, code in _UNSAFE.items():
+        text = text.replace(character, code)
+    return _verbatim(text)
 
 
 def _count(n: int, noun: str) -> str:

@@ -6,73 +6,106 @@ import csv
 import html.parser
 import json
 import re
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import vl_convert
 
 from bench.errors import BenchError
 from bench.record import Engine, Record
 from reports.board import assemble
-from reports.site import publish
+from reports.comparable import Column
+from reports.site import Summary, publish
 
 Maker = Callable[..., Record]
 
 
-class Tables(html.parser.HTMLParser):
-    """The page's tables as rows of text, and every address that it names."""
+class Page(html.parser.HTMLParser):
+    """A page's tags, the addresses that it names, its text, and the documents in its script elements."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.rows: list[list[str]] = []
         self.addresses: list[str] = []
         self.tags: list[str] = []
-        self._open = False
+        self.text = ""
+        self.documents: dict[str, Any] = {}
+        self._inside = ""
+        self._document: str | None = None
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        given = dict(attrs)
         self.addresses += [value or "" for name, value in attrs if name in {"href", "src", "action", "data", "srcset"}]
-        if tag == "tr":
-            self.rows.append([])
-        if tag in {"td", "th"}:
-            self.rows[-1].append("")
-            self._open = True
+        self._inside = tag
+        self._document = given.get("id") if tag == "script" else None
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in {"td", "th"}:
-            self._open = False
+        self._inside = ""
+        self._document = None
 
     def handle_data(self, data: str) -> None:
-        if self._open:
-            self.rows[-1][-1] += data + " "
+        if self._document is not None:
+            self.documents[self._document] = json.loads(data)
+        elif self._inside not in {"script", "style"}:
+            self.text += data
 
 
-def test_every_number_is_in_page_markdown_and_csv(make: Maker, tmp_path: Path) -> None:
+def board_of(summary: Summary) -> dict[str, Any]:
+    return Page(summary.page.read_text()).documents["board-data"]
+
+
+def measured_table(summary: Summary) -> dict[str, Any]:
+    return board_of(summary)["tables"][0]
+
+
+def test_every_number_is_in_page_markdown_csv_and_model_page(make: Maker, tmp_path: Path) -> None:
     records = [make("net-a", runs=tmp_path / "runs"), make("net-b", seed=2, accuracy=0.9, runs=tmp_path / "runs")]
     summary = publish(tmp_path / "runs", tmp_path / "site")
     assert (summary.records, summary.models, summary.columns, summary.problems) == (2, 2, 10, [])
     assert "2 models in 10 columns from 2 records" in str(summary)
-    page = summary.page.read_text()
     table = pd.read_csv(tmp_path / "site" / "leaderboard.csv")
     assert len(table) == 20
     markdown = (tmp_path / "site" / "leaderboard.md").read_text()
+    rows = {row["cells"][0]: row for row in measured_table(summary)["rows"]}
+    assert list(rows) == ["net-b", "net-a"], "the better network comes first"
     for record in records:
+        shown = {cell["v"] for cell in rows[record.name]["cells"][3:] if cell}
+        page = (tmp_path / "site" / rows[record.name]["href"]).read_text()
         for m in record.measurements:
+            assert f"{m.value:.2f}" in shown
             assert f"{m.value:.2f}" in page
             assert (table["value"] == m.value).any(), "the CSV keeps full precision"
             if m.headline:
                 assert f"{m.value:.2f}" in markdown
-    # The better network comes first.
-    assert [row[0].split()[0] for row in Tables(page).rows if len(row) == 3] == ["Model", "net-b", "net-a"]
 
 
-def test_the_page_asks_the_network_for_nothing(make: Maker, tmp_path: Path) -> None:
+def test_the_pages_ask_the_network_for_nothing(make: Maker, tmp_path: Path) -> None:
     make(runs=tmp_path / "runs")
-    parsed = Tables(publish(tmp_path / "runs", tmp_path / "site").page.read_text())
-    assert all(re.fullmatch(r"leaderboard\.(md|csv)", address) for address in parsed.addresses)
-    assert not {"script", "link", "iframe", "img"} & set(parsed.tags)
+    site = tmp_path / "site"
+    summary = publish(tmp_path / "runs", site)
+    assert summary.page.stat().st_size < 3_000_000
+    for path in [summary.page, *(site / "models").iterdir()]:
+        parsed = Page(path.read_text())
+        assert not {"iframe", "img", "object", "embed"} & set(parsed.tags)
+        for address in parsed.addresses:
+            if address != "data:," and not address.startswith("#"):
+                assert (path.parent / address).resolve().is_relative_to(site), address
+                assert (path.parent / address).exists(), address
+
+
+def test_the_licences_of_the_libraries_are_there(make: Maker, tmp_path: Path) -> None:
+    make(runs=tmp_path / "runs")
+    publish(tmp_path / "runs", tmp_path / "site")
+    text = (tmp_path / "site" / "licences.txt").read_text()
+    for word in ("itables", "MIT License", "DataTables", "Vega-Lite", "BSD-3-Clause", "vl-convert-python"):
+        assert word in text
 
 
 @pytest.mark.parametrize(
@@ -91,7 +124,7 @@ def test_the_page_asks_the_network_for_nothing(make: Maker, tmp_path: Path) -> N
 )
 def test_incomparable_measurements_never_share_a_column(make: Maker, change: dict) -> None:  # type: ignore[type-arg]
     board = assemble([make("net-a"), make("net-b", **change)])
-    models = {}
+    models: dict[Column, set[str]] = {}
     for model, column in board.cells:
         models.setdefault(column, set()).add(model.name)
     assert all(len(names) == 1 for names in models.values())
@@ -116,13 +149,18 @@ EVIL = "<img src=x onerror=alert(1)>\"'`|\n=cmd()\x1b[2J"
 
 
 def test_hostile_text_is_escaped_everywhere(make: Maker, tmp_path: Path) -> None:
-    record = make(EVIL, run="evil", dataset=EVIL, protocol=EVIL, metric=EVIL, runs=tmp_path / "runs")
+    card = make().model.model_copy(update={"architecture": EVIL, "method": EVIL, "hazards": [EVIL], "spec": EVIL})
+    changes = {"dataset": EVIL, "protocol": EVIL, "metric": EVIL, "split": EVIL, "created": EVIL}
+    record = make(EVIL, run="evil", model=card, **changes, environment={"platform": EVIL}, runs=tmp_path / "runs")
     assert record.name == EVIL
     (tmp_path / "runs" / "<b>x.json").write_text("{}")
-    page = publish(tmp_path / "runs", tmp_path / "site").page.read_text()
-    parsed = Tables(page)
-    assert not {"img", "b", "script"} & set(parsed.tags)
-    assert any(EVIL.split("\n")[0] in cell for row in parsed.rows for cell in row)
+    summary = publish(tmp_path / "runs", tmp_path / "site")
+    [row] = [row for row in measured_table(summary)["rows"] if row["kind"] == "measured"]
+    assert row["cells"][0] == EVIL
+    for path in [summary.page, *(tmp_path / "site" / "models").iterdir()]:
+        parsed = Page(path.read_text())
+        assert not {"img", "b", "base"} & set(parsed.tags)
+        assert EVIL.split("\n")[0] in parsed.text
     markdown = (tmp_path / "site" / "leaderboard.md").read_text()
     assert "<img" not in markdown
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines() if line.startswith("|")}
@@ -140,11 +178,66 @@ def test_spreadsheets_run_nothing(make: Maker, tmp_path: Path) -> None:
 
 def test_flags_are_shown(make: Maker, tmp_path: Path) -> None:
     make(selection="best_on_test", interval=None, interval_note="x", verified=False, runs=tmp_path / "runs")
-    page = publish(tmp_path / "runs", tmp_path / "site").page.read_text()
+    summary = publish(tmp_path / "runs", tmp_path / "site")
+    [row] = measured_table(summary)["rows"]
     markdown = (tmp_path / "site" / "leaderboard.md").read_text()
-    for text in (page, markdown):
+    for text in (row["cells"][3]["d"], markdown):
         assert "selected on test" in text
         assert "unverified" in text
+
+
+def test_ties_are_bold_too(make: Maker, tmp_path: Path) -> None:
+    for i, (name, accuracy) in enumerate([("best", 0.90), ("near", 0.895), ("far", 0.6)]):
+        make(name, seed=i, accuracy=accuracy, runs=tmp_path / "runs")
+    rows = measured_table(publish(tmp_path / "runs", tmp_path / "site"))["rows"]
+    bold = {row["cells"][0]: [cell.get("b", 0) for cell in row["cells"][3:5]] for row in rows}
+    assert bold["far"] == [0, 0]
+    assert any(bold["best"])
+    assert any(bold["near"])
+    assert "rank 3" in next(row for row in rows if row["cells"][0] == "far")["cells"][3]["d"]
+    assert "not distinguishable from the best" in str([row["cells"][3:5] for row in rows])
+
+
+def test_a_missing_artifact_costs_its_charts_alone(make: Maker, tmp_path: Path) -> None:
+    make(runs=tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs" / "artifacts")
+    summary = publish(tmp_path / "runs", tmp_path / "site")
+    page = next((tmp_path / "site" / "models").iterdir()).read_text()
+    assert "top1 over k" in page
+    assert "confusion" not in page
+    assert summary.problems == []
+
+
+def test_model_pages_draw_what_the_record_has(make: Maker, tmp_path: Path) -> None:
+    make(runs=tmp_path / "runs")
+    publish(tmp_path / "runs", tmp_path / "site")
+    page = Page(next((tmp_path / "site" / "models").iterdir()).read_text())
+    for title in ("top1 over k", "linear: accuracy over C", "knn top1: accuracy by class", "knn top1: confusion"):
+        assert title in page.text
+    specs = [chart["spec"] for chart in page.documents["charts"]]
+    for spec in specs:
+        assert vl_convert.vegalite_to_svg(spec).startswith("<svg"), "a document that Vega-Lite accepts"
+    confusion = next(s for s in specs if s.get("mark") == "rect")
+    table = np.load(tmp_path / "runs" / "artifacts" / "run-net-a" / "knn-k20-T0.07.npz")
+    assert sum(v["n"] for v in confusion["data"]["values"]) == len(table["label"])
+    right = sum(v["n"] for v in confusion["data"]["values"] if v["t"] == v["p"])
+    assert right == table["correct"].sum()
+
+
+def test_measured_imagenet_stands_beside_the_survey(make: Maker, tmp_path: Path) -> None:
+    make("mine", dataset="imagenet", accuracy=0.7, runs=tmp_path / "runs")
+    other = {"engine": Engine(name="torch", version="9")}
+    make("theirs", dataset="imagenet", **other, runs=tmp_path / "runs")
+    make("third", dataset="imagenet", seed=3, runs=tmp_path / "runs")
+    summary = publish(tmp_path / "runs", tmp_path / "site")
+    ssl = next(t for t in board_of(summary)["tables"] if t["id"] == "ssl")
+    keys = [c["key"] for c in ssl["columns"]]
+    measured = {row["cells"][0]: row["cells"] for row in ssl["rows"] if row["kind"] == "measured"}
+    assert set(measured) == {"mine", "third"}, "another engine never shares the column"
+    assert measured["mine"][keys.index("in1k_knn")]["v"] == f"{make('mine', accuracy=0.7).measurements[2].value:.2f}"
+    assert measured["mine"][keys.index("in1k_lp_uniform")] is not None
+    assert measured["mine"][keys.index("in1k_lp")] is None
+    assert "not comparable with the 2 shown: engine" in Page(summary.page.read_text()).text
 
 
 def test_files_that_are_no_records_are_named(make: Maker, tmp_path: Path) -> None:
@@ -161,7 +254,8 @@ def test_files_that_are_no_records_are_named(make: Maker, tmp_path: Path) -> Non
 
 def test_an_empty_ledger_is_a_page_and_no_ledger_a_refusal(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
-    assert "no records yet" in publish(tmp_path / "runs", tmp_path / "site").page.read_text()
+    summary = publish(tmp_path / "runs", tmp_path / "site")
+    assert [t["id"] for t in board_of(summary)["tables"]] == ["ssl", "kd", "dcd1", "dcd2", "dcd3", "dcd4"]
     with pytest.raises(BenchError, match="no ledger at"):
         publish(tmp_path / "nothing", tmp_path / "site")
 
@@ -175,5 +269,17 @@ def test_out_must_be_a_folder(make: Maker, tmp_path: Path) -> None:
     publish(tmp_path / "runs", tmp_path / "deep" / "er" / "site")
     publish(tmp_path / "runs", tmp_path / "deep" / "er" / "site")
     assert sorted(p.name for p in (tmp_path / "deep" / "er" / "site").iterdir()) == [
-        "index.html", "leaderboard.csv", "leaderboard.md",
+        "assets", "index.html", "leaderboard.csv", "leaderboard.md", "licences.txt", "models",
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_thousand_records(make: Maker, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(2000):
+        make(f"net-{i}", run=f"run-{i}", seed=i, accuracy=rng.uniform(0.5, 0.9), n=500, runs=tmp_path / "runs")
+    begun = time.perf_counter()
+    summary = publish(tmp_path / "runs", tmp_path / "site")
+    assert time.perf_counter() - begun < 20
+    assert summary.models == 2000
+    assert summary.page.stat().st_size < 3_000_000

@@ -1,0 +1,248 @@
+"""One page per model: what it is, where its numbers come from, and the charts that its records have data for."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reports.board import Model
+from reports.wording import number, provenance, setting_label
+
+if TYPE_CHECKING:
+    from bench.record import Measurement, Record
+
+    Table = Mapping[str, np.ndarray]
+    Outcomes = Callable[[str, Measurement], Table | None]
+
+Document = dict[str, Any]
+CLASSES_DRAWN = 100
+"""Classes in a chart of classes; with more, the best and the worst half of that many."""
+CONFUSION_DRAWN = 40
+
+
+def slug(model: Model) -> str:
+    """A file name for a model: readable, safe, and unlike that of any other model."""
+    digest = hashlib.sha256("\0".join(model).encode()).hexdigest()[:8]
+    readable = re.sub(r"[^a-z0-9]+", "-", model.name.lower()).strip("-")[:48] or "model"
+    return f"{readable}-{digest}"
+
+
+def facts(record: Record) -> list[tuple[str, str]]:
+    """The card, a fact a line; only what is known."""
+    card = record.model
+    found: list[tuple[str, Any]] = [
+        ("Given as", card.spec),
+        ("Method", card.method),
+        ("Architecture", card.architecture),
+        ("Parameters", f"{card.parameters:,}" if card.parameters else None),
+        ("Outputs", ", ".join(f"{name} {width:,}" for name, width in card.dims.items())),
+        ("Frozen feature", card.feature),
+        ("Input transform", card.transform.describe() if card.transform else None),
+        ("Container", card.container),
+        ("Layout", card.layout),
+        ("Weights key", card.weights_key),
+        ("Weights", card.weight_digest),
+        ("Own classifier", card.classes),
+        ("Step", card.step),
+        ("Epoch", card.epoch),
+    ]
+    if card.coverage is not None:
+        found.append(("Coverage", f"{card.coverage.filled:,} of {card.coverage.total:,} tensors from the checkpoint"))
+        found.append(("Known heads left over", ", ".join(card.coverage.heads)))
+        found.append(("Unused tensors", ", ".join(card.coverage.unused)))
+    found += [("Hazard", hazard) for hazard in card.hazards] + [("Note", note) for note in card.notes]
+    if record.teacher is not None:
+        found.append(("Teacher", f"{record.teacher.name}, {record.teacher.architecture}"))
+    return [(name, str(value)) for name, value in found if value not in (None, "")]
+
+
+def runs(records: Sequence[Record]) -> list[Document]:
+    """Where the numbers come from, newest run first."""
+    found = []
+    for record in reversed(records):
+        about = record.environment
+        libraries = about.get("libraries")
+        found.append(
+            {
+                "run": record.run,
+                "created": record.created,
+                "seed": record.seed,
+                "where": ", ".join(str(about[k]) for k in ("platform", "device", "gpu") if k in about),
+                "libraries": ", ".join(f"{k} {v}" for k, v in libraries.items()) if isinstance(libraries, dict) else "",
+                "seconds": record.timings.get("total"),
+            }
+        )  # fmt: skip
+    return found
+
+
+def measurements(records: Sequence[Record]) -> list[Document]:
+    """Every measurement of every run, newest run first, headlines first within one."""
+    found = []
+    for record in reversed(records):
+        for m in sorted(record.measurements, key=lambda m: not m.headline):
+            interval = "none" if m.interval is None else f"{number(m, m.interval[0])} to {number(m, m.interval[1])}"
+            notes = [m.interval_note or "", "" if m.verified else "unverified", provenance(m)]
+            found.append(
+                {
+                    "suite": m.suite, "protocol": m.protocol, "data": f"{m.dataset} {m.split}", "metric": m.metric,
+                    "setting": setting_label(m), "value": number(m), "interval": interval, "n": f"{m.n:,}",
+                    "headline": m.headline, "run": record.run, "notes": "; ".join(filter(None, notes)),
+                }
+            )  # fmt: skip
+    return found
+
+
+def charts(record: Record, outcomes: Outcomes) -> list[Document]:
+    """Charts of the newest record: sweeps, classes, confusion, training curves; each only where there is data."""
+    found = [*_sweeps(record)]
+    for m in record.measurements:
+        if m.details.get("path"):
+            found += _path(m)
+        if isinstance(m.details.get("curve"), list):
+            found += _curve(m)
+    drawn: set[str] = set()
+    for m in record.measurements:
+        if m.headline and m.outcomes is not None and m.outcomes not in drawn:
+            drawn.add(m.outcomes)
+            table = outcomes(record.run, m)
+            if table is not None and {"label", "prediction", "correct"} <= set(table):
+                found += _classes(m, table)
+    unique = {(chart["title"], chart["text"]): chart for chart in found}
+    return [{**chart, "id": f"c{i}"} for i, chart in enumerate(unique.values())]
+
+
+def _spec(title: str, text: str, **parts: Any) -> Document:
+    spec = {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", "width": "container", "height": 280}
+    return {"title": title, "text": text, "spec": {**spec, "description": f"{title}. {text}", **parts}}
+
+
+def _q(field: str, title: str, **more: Any) -> Document:
+    return {"field": field, "type": "quantitative", "title": title, **more}
+
+
+_NEAR = {"zero": False}
+
+
+def _sweeps(record: Record) -> list[Document]:
+    """Metrics over k, a line per temperature."""
+    groups: dict[tuple[str, str, str], list[Measurement]] = {}
+    for m in record.measurements:
+        if isinstance(m.settings.get("k"), int):
+            groups.setdefault((m.protocol, m.dataset, m.metric), []).append(m)
+    found = []
+    for (protocol, dataset, metric), group in groups.items():
+        if len({m.settings["k"] for m in group}) < 2:
+            continue
+        values = [
+            {"k": m.settings["k"], "t": str(m.settings.get("temperature", m.settings.get("T", ""))), "y": m.value,
+             "low": (m.interval or (m.value, m.value))[0], "high": (m.interval or (m.value, m.value))[1]}
+            for m in group
+        ]  # fmt: skip
+        across = _q("k", "k", scale={"type": "log"}, axis={"values": sorted({v["k"] for v in values})})
+        colour = {"field": "t", "title": "Temperature"}
+        unit = f"{metric}, {group[0].unit}".rstrip(", ")
+        layer = [
+            {"mark": {"type": "rule", "opacity": 0.6},
+             "encoding": {"x": across, "y": _q("low", unit, scale=_NEAR), "y2": {"field": "high"}, "color": colour}},
+            {"mark": {"type": "line", "point": True, "tooltip": True},
+             "encoding": {"x": across, "y": _q("y", unit, scale=_NEAR), "color": colour}},
+        ]  # fmt: skip
+        text = f"{protocol} on {dataset}; bars are 95 % intervals."
+        found.append(_spec(f"{metric} over k", text, data={"values": values}, layer=layer))
+    return found
+
+
+def _path(m: Measurement) -> list[Document]:
+    """What was swept and what was chosen: one number of every point over the one that was varied."""
+    points = [p for p in m.details["path"] if isinstance(p, dict)]
+    swept = next((k for k in ("C", "lr", "penalty", "learning_rate") if all(_number(p.get(k)) for p in points)), None)
+    scores = [k for k in (points[0] if points else {}) if k != swept and all(_number(p.get(k)) for p in points)]
+    score = next((k for k in scores if "top1" in k or "accuracy" in k), scores[0] if scores else None)
+    if swept is None or score is None or len(points) < 2:
+        return []
+    chosen = m.details.get("chosen")
+    positive = all(p[swept] > 0 for p in points)
+    across = _q(swept, swept, scale={"type": "log"} if positive else _NEAR)
+    values = [{swept: p[swept], score: p[score]} for p in points]
+    layer: list[Document] = [
+        {"data": {"values": values}, "mark": {"type": "line", "point": True, "tooltip": True},
+         "encoding": {"x": across, "y": _q(score, score.replace("_", " "), scale=_NEAR)}},
+    ]  # fmt: skip
+    if _number(chosen):
+        rule = {"type": "rule", "strokeDash": [4, 4]}
+        layer.append({"data": {"values": [{swept: chosen}]}, "mark": rule, "encoding": {"x": across}})
+    text = f"{m.protocol} on {m.dataset}" + (
+        "; the dashed line is the point that was chosen." if _number(chosen) else "."
+    )
+    return [_spec(f"{m.suite}: {score.replace('_', ' ')} over {swept}", text, layer=layer)]
+
+
+def _curve(m: Measurement) -> list[Document]:
+    points = [p for p in m.details["curve"] if isinstance(p, dict)]
+    across = next((k for k in ("epoch", "step", "iteration") if all(_number(p.get(k)) for p in points)), None)
+    if across is None or len(points) < 2:
+        return []
+    values = [
+        {"x": p[across], "y": value, "what": key.replace("_", " ")}
+        for p in points
+        for key, value in p.items()
+        if key != across and _number(value)
+    ]
+    encoding = {"x": _q("x", across), "y": _q("y", "value", scale=_NEAR), "color": {"field": "what", "title": ""}}
+    mark = {"type": "line", "tooltip": True}
+    return [_spec(f"{m.suite}: training", m.protocol, data={"values": values}, mark=mark, encoding=encoding)]
+
+
+def _classes(m: Measurement, table: Table) -> list[Document]:
+    label, correct = table["label"], table["correct"].astype(float)
+    classes, index = np.unique(label, return_inverse=True)
+    counts = np.bincount(index)
+    accuracy = 100 * np.bincount(index, weights=correct) / counts
+    order = np.argsort(accuracy, kind="stable")
+    half = CLASSES_DRAWN // 2
+    shown = order if len(order) <= CLASSES_DRAWN else np.concatenate([order[:half], order[-half:]])
+    values = [{"label": str(int(classes[c])), "y": round(float(accuracy[c]), 3), "n": int(counts[c])} for c in shown]
+    encoding = {
+        "x": {"field": "label", "type": "nominal", "sort": None, "title": "Class, worst first"},
+        "y": _q("y", "Right, %", scale={"domain": [0, 100]}),
+        "tooltip": [
+            {"field": "label", "title": "Class"},
+            {"field": "y", "title": "Right, %"},
+            {"field": "n", "title": "n"},
+        ],
+    }
+    what = f"{m.suite} {m.metric}"
+    text = f"{m.protocol} on {m.dataset} {m.split}; {len(classes)} classes" + (
+        "." if len(order) <= CLASSES_DRAWN else ", the worst and best shown."
+    )
+    found = [_spec(f"{what}: accuracy by class", text, data={"values": values}, mark="bar", encoding=encoding)]
+    if len(classes) <= CONFUSION_DRAWN:
+        found.append(_confusion(what, m, label, table["prediction"]))
+    return found
+
+
+def _confusion(what: str, m: Measurement, label: np.ndarray, prediction: np.ndarray) -> Document:
+    pairs, counts = np.unique(np.stack([label, prediction], axis=1), axis=0, return_counts=True)
+    totals = {int(c): int((label == c).sum()) for c in np.unique(label)}
+    values = [
+        {"t": str(int(t)), "p": str(int(p)), "n": int(n), "share": round(100 * int(n) / totals[int(t)], 2)}
+        for (t, p), n in zip(pairs, counts, strict=True)
+    ]
+    names = [str(c) for c in sorted({int(v) for v in np.unique(pairs)})]
+    encoding = {
+        "x": {"field": "p", "type": "nominal", "sort": names, "title": "Predicted"},
+        "y": {"field": "t", "type": "nominal", "sort": names, "title": "True"},
+        "color": _q("share", "% of the class", legend={"orient": "right"}),
+        "tooltip": [{"field": k, "title": v} for k, v in (("t", "True"), ("p", "Predicted"), ("n", "Samples"))],
+    }
+    text = f"{m.protocol} on {m.dataset} {m.split}; a row is a true class and sums to 100 %."
+    return _spec(f"{what}: confusion", text, data={"values": values}, mark="rect", encoding=encoding)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,272 @@
+"""The board's tables as plain documents: what the page draws, and what every export says.
+
+A table is ``{"id", "title", "note", "columns", "rows"}``. A column is ``{"key", "title", "group", "kind", "dir"}``; a
+row ``{"kind": "published" | "measured", "family", "year", ..., "cells"}``. A text cell is a string; a number is None
+(unreported) or an object: ``v`` as shown, ``n`` the number, ``a`` its audit row, ``z`` zero-shot, and for measured ones
+``i`` interval, ``d`` details, ``b`` bold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from reports import printed
+from reports.board import Board, Cell, Section
+from reports.comparable import Column, differences
+from reports.ties import Place, places
+from reports.wording import digits
+
+if TYPE_CHECKING:
+    from reports.ties import Outcomes
+
+Table = dict[str, Any]
+Document = dict[str, Any]
+
+TEXT = ("method", "year", "family", "backbone", "loss", "data")
+_TITLES = {
+    "method": "Method",
+    "year": "Year",
+    "family": "Family",
+    "backbone": "Backbone",
+    "loss": "Loss",
+    "data": "Data",
+}
+SSL = (
+    ("in1k_lp", "ImageNet-1k", "LP, paper recipe"),
+    ("in1k_lp_uniform", "ImageNet-1k", "LP, uniform"),
+    ("in1k_ft", "ImageNet-1k", "FT"),
+    ("in1k_knn", "ImageNet-1k", "kNN"),
+    ("coco_box", "COCO", "box"),
+    ("coco_mask", "COCO", "mask"),
+    ("ade_miou", "ADE20K", "mIoU"),
+    ("voc07_det_map", "VOC 2007", "mAP"),
+    ("inat18_lp", "iNat 2018", "LP"),
+)
+KD = (
+    ("cifar100_student", "CIFAR-100", "Student"),
+    ("cifar100_teacher", "CIFAR-100", "Teacher"),
+    ("cifar100_delta", "CIFAR-100", "Delta"),
+    ("glue_avg", "GLUE", "Avg"),
+    ("squad11_f1", "SQuAD 1.1", "F1"),
+)
+UNIFORM = {"linear/dinov2", "linear/dinov2-cached", "linear/logreg"}
+"""One recipe for every network, so that a column of them compares networks; other recipes are each paper's own."""
+FAMILIES = {
+    "simclr": "contrastive", "moco": "contrastive", "mocov2": "contrastive", "mocov3": "contrastive",
+    "byol": "non-contrastive", "simsiam": "non-contrastive", "barlow": "non-contrastive", "vicreg": "non-contrastive",
+    "swav": "clustering", "dino": "self-distillation", "ibot": "self-distillation", "dinov2": "self-distillation",
+    "mae": "masked modelling", "beit": "masked modelling", "simmim": "masked modelling", "data2vec": "masked modelling",
+    "maskfeat": "masked modelling", "clip": "language supervision", "openclip": "language supervision",
+    "supervised": "supervised",
+}  # fmt: skip
+
+
+def survey_key(column: Column) -> str | None:
+    """The survey's column that a measured column belongs to, None for most."""
+    recipe = column.protocol.partition("+")[0].partition("@")[0]
+    wanted = {
+        ("knn", "top1", "imagenet"): "in1k_knn" if recipe == "knn/dino" else None,
+        ("linear", "top1", "imagenet"): "in1k_lp_uniform" if recipe in UNIFORM else "in1k_lp",
+        ("finetune", "top1", "imagenet"): "in1k_ft",
+        ("linear", "top1", "inat18"): "inat18_lp",
+        ("agreement", "student_top1", "cifar100"): "cifar100_student",
+        ("agreement", "teacher_top1", "cifar100"): "cifar100_teacher",
+        ("glue", "avg", "glue"): "glue_avg",
+        ("squad", "f1", "squad"): "squad11_f1",
+    }
+    by_data = {
+        ("coco", "box_ap"): "coco_box",
+        ("coco", "mask_ap"): "coco_mask",
+        ("ade20k", "miou"): "ade_miou",
+        ("voc07", "box_ap50"): "voc07_det_map",
+    }
+    data = {"imagenet-1k": "imagenet", "in1k": "imagenet"}.get(column.dataset, column.dataset)
+    return wanted.get((column.suite, column.metric, data)) or by_data.get((data, column.metric))
+
+
+def survey(
+    table: str, title: str, numbers: Iterable[tuple[str, str, str]], board: Board, outcomes: Outcomes | None
+) -> tuple[Table, list[str]]:
+    """A survey table with the measured models that have a number in any of its columns, and why others have none."""
+    numbers = list(numbers)
+    keys = [key for key, _, _ in numbers]
+    columns: list[Document] = [{"key": k, "title": k.capitalize(), "group": "", "kind": "text"} for k in TEXT]
+    columns[TEXT.index("family")]["hidden"] = True  # The coloured dot and the filter say it.
+    columns += [{"key": k, "title": t, "group": g, "kind": "number", "dir": "higher"} for k, g, t in numbers]
+    rows: list[Document] = []
+    for row in printed.rows(table):
+        cells: list[Any] = [row[k] for k in TEXT] + [_printed(table, row, k) for k in keys]
+        rows.append({"kind": "published", **{k: row[k] for k in TEXT[1:]}, "cells": cells})
+    chosen, left_out = _chosen(board, keys)
+    standing = {
+        key: places(board.columns[column], column.direction == "higher", outcomes) for key, column in chosen.items()
+    }
+    for model, card in board.cards.items():
+        found = {key: board.columns[column][model] for key, column in chosen.items() if model in board.columns[column]}
+        if not found:
+            continue
+        about = [model.name, board.years[model], family_of(card.method), card.architecture, card.method or "", ""]
+        cells = about + [measured(found[k], standing[k][model]) if k in found else None for k in keys]
+        rows.append({"kind": "measured", **dict(zip(TEXT[1:], about[1:], strict=True)), "cells": cells, "model": model})
+    note = "Percent. * zero-shot. An empty cell is unreported."
+    return {"id": table, "title": title, "note": note, "columns": columns, "rows": rows}, left_out
+
+
+def family_of(method: str | None) -> str:
+    return FAMILIES.get((method or "").lower().replace(" ", "").replace("-", ""), "other")
+
+
+def _printed(table: str, row: dict[str, str], key: str, column: str | None = None) -> Document | None:
+    text = row.get(key, "")
+    audit = printed.audit_of(table, row["method"], column or key)
+    if not text and audit is None:
+        return None
+    cell: Document = {"v": text, "n": printed.value_of(text)}
+    if text.endswith("*"):
+        cell["z"] = 1
+    if audit is not None:
+        cell["a"] = audit
+    return cell
+
+
+def _chosen(board: Board, keys: list[str]) -> tuple[dict[str, Column], list[str]]:
+    """One measured column per survey column: the one with most models, the newest protocol among equals."""
+    candidates: dict[str, list[Column]] = {}
+    for column, cells in board.columns.items():
+        key = survey_key(column)
+        if key in keys and any(cell.newest.headline for cell in cells.values()):
+            candidates.setdefault(str(key), []).append(column)
+    chosen, left_out = {}, []
+    for key, columns in candidates.items():
+        size = {c: len(board.columns[c]) for c in columns}
+        best = max(columns, key=lambda c: (size[c], c.protocol, c))
+        chosen[key] = best
+        left_out += [
+            f"{size[c]} of {key.replace('_', ' ')} not comparable with the {size[best]} shown: "
+            f"{'; '.join(differences(c, best))}"
+            for c in sorted(columns)
+            if c != best
+        ]
+    return chosen, left_out
+
+
+def measured(cell: Cell, place: Place | None) -> Document:
+    """The document of one measured number."""
+    m = cell.newest
+    at = digits(m.unit)
+    said = [f"n {m.n:,}", f"{len(cell.runs)} runs" if len(cell.runs) > 1 else "1 run"]
+    if m.seeds:
+        said.append("seeds " + ", ".join(map(str, m.seeds[:8])))
+    if cell.sd is not None:
+        said.append(f"sd {cell.sd:.{at}f}")
+    if place is not None:
+        rank = str(place.first) if place.first == place.last else f"{place.first} to {place.last}"
+        said.append(f"rank {rank}" + (", not distinguishable from the best" if place.tied else ""))
+    said += cell.flags
+    document: Document = {"v": f"{cell.value:.{at}f}", "n": round(cell.value, 6), "d": "; ".join(said)}
+    if cell.interval is not None:
+        document["i"] = f"{cell.interval[0]:.{at}f} to {cell.interval[1]:.{at}f}"
+    if place is not None and place.bold:
+        document["b"] = 1
+    if cell.flags:
+        document["f"] = 1
+    return document
+
+
+def section_table(board: Board, section: Section, number: int, outcomes: Outcomes | None, *, everything: bool) -> Table:
+    """All that was measured on one data set; without ``everything`` the headline columns alone."""
+    heads = [h for h in section.heads if everything or h.headline] or section.heads
+    columns: list[Document] = [
+        {"key": "model", "title": "Model", "group": "", "kind": "text"},
+        {"key": "architecture", "title": "Architecture", "group": "", "kind": "text"},
+        {"key": "parameters", "title": "Parameters, M", "group": "", "kind": "number", "dir": "lower"},
+    ]
+    for h in heads:
+        c = h.column
+        about = f"{c.protocol}; {c.engine}; feature {c.feature}; selection {c.selection}; {c.precision}; {c.settings}"
+        columns.append(
+            {"key": f"{c.suite} {c.metric}", "title": c.metric, "group": h.subtitle, "kind": "number",
+             "dir": c.direction, "tip": about, "hidden": not h.headline, "unit": c.unit}
+        )  # fmt: skip
+    standing = {
+        h.column: places(board.columns[h.column], h.column.direction == "higher", outcomes if h.headline else None)
+        for h in heads
+    }
+    rows: list[Document] = []
+    for model in section.models:
+        card = board.cards[model]
+        size = {"v": f"{card.parameters / 1e6:.1f}", "n": card.parameters / 1e6} if card.parameters else None
+        cells: list[Any] = [model.name, card.architecture, size]
+        for h in heads:
+            cell = board.columns[h.column].get(model)
+            cells.append(measured(cell, standing[h.column].get(model)) if cell else None)
+        if any(cells[3:]):
+            row = {"kind": "measured", "family": family_of(card.method), "backbone": card.architecture}
+            rows.append({**row, "cells": cells, "model": model})
+    title = f"{section.dataset} {section.split}"
+    note = f"{section.samples:,} samples, fingerprint {section.fingerprint[:19]}. Intervals are 95 %."
+    return {"id": f"measured-{number}", "title": title, "note": note, "columns": columns, "rows": rows}
+
+
+def dcd_tables() -> list[Table]:
+    """The four tables of the DCD paper, a method a row."""
+    pair = ("teacher", "student")
+    single, boxes = [("top1", "")], [("ap", "AP"), ("ap50", "AP50"), ("ap75", "AP75")]
+    return [
+        _wide("dcd1", "DCD table 1: CIFAR-100 top-1", pair, single, _family_of_pair),
+        _wide("dcd2", "DCD table 2: transfer of frozen features, top-1", ("source", "target"), single, lambda p: ""),
+        _wide("dcd3", "DCD table 3: ImageNet top-1", pair, single, lambda p: ""),
+        _wide("dcd4", "DCD table 4: COCO detection", pair, boxes, " to ".join),
+    ]
+
+
+def _family_of_pair(pair: tuple[str, ...]) -> str:
+    return "Same architecture" if pair in printed.SAME_ARCHITECTURE else "Different architecture"
+
+
+def _wide(
+    table: str,
+    title: str,
+    by: tuple[str, str],
+    metrics: list[tuple[str, str]],
+    group: Callable[[tuple[str, ...]], str],
+) -> Table:
+    rows = printed.rows(table)
+    pairs = list(dict.fromkeys(tuple(row[k] for k in by) for row in rows))
+    columns: list[Document] = [{"key": "method", "title": "Method", "group": "", "kind": "text"}]
+    for pair in pairs:
+        for metric, called in metrics:
+            columns.append(
+                {"key": f"{'->'.join(pair)} {metric}", "title": called or " to ".join(pair), "group": group(pair),
+                 "kind": "number", "dir": "higher"}
+            )  # fmt: skip
+    found = {(row["method"], *(row[k] for k in by)): row for row in rows}
+    out: list[Document] = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        cells: list[Any] = [method]
+        for pair in pairs:
+            printed_row = found.get((method, *pair), {"method": method})
+            # The audit names a pair, and means its first metric.
+            cells += [
+                _printed(table, printed_row, metric, "->".join(pair) if index == 0 else f"{'->'.join(pair)} {metric}")
+                for index, (metric, _) in enumerate(metrics)
+            ]
+        out.append(
+            {
+                "kind": "published",
+                "family": "",
+                "backbone": "",
+                "data": "",
+                "year": "",
+                "cells": cells,
+                "reference": method in {"Teacher", "Student"},
+            }
+        )
+    return {
+        "id": table,
+        "title": title,
+        "note": "Percent. An empty cell is unreported.",
+        "columns": columns,
+        "rows": out,
+    }

@@ -1,0 +1,86 @@
+"""The printed tables and their audit."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from importlib.resources import files
+
+import pytest
+
+from reports import printed
+from reports.board import Board
+from reports.tables import KD, SSL, dcd_tables, survey
+
+
+def tables() -> dict[str, dict]:  # type: ignore[type-arg]
+    surveys = [survey(key, key, columns, Board(), None)[0] for key, columns in (("ssl", SSL), ("kd", KD))]
+    return {table["id"]: table for table in [*surveys, *dcd_tables()]}
+
+
+@pytest.mark.parametrize("table", sorted(printed.FILES))
+def test_every_printed_number_has_its_cell(table: str) -> None:
+    with files("reports").joinpath("published", printed.FILES[table]).open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    text = {"method", "year", "family", "backbone", "loss", "data", "teacher", "student", "source", "target"}
+    wanted = sorted(value for row in rows for key, value in row.items() if key not in text and value)
+    cells = [cell for row in tables()[table]["rows"] for cell in row["cells"] if isinstance(cell, dict)]
+    assert sorted(cell["v"] for cell in cells if cell["v"]) == wanted
+    for cell in cells:
+        if cell["v"]:
+            assert cell["n"] == float(cell["v"].rstrip("*"))
+            assert bool(cell.get("z")) == cell["v"].endswith("*")
+
+
+def test_every_audit_entry_is_reached_by_a_cell() -> None:
+    reached = {
+        cell["a"]
+        for table in tables().values()
+        for row in table["rows"]
+        for cell in row["cells"]
+        if isinstance(cell, dict) and "a" in cell
+    }
+    assert reached == set(range(len(printed.audits())))
+    assert len(printed.audits()) == 49
+
+
+def test_audited_cells_hold_the_printed_value() -> None:
+    """An audit row that speaks of another value than the table prints would correct the wrong cell."""
+    for table in tables().values():
+        for row in table["rows"]:
+            for cell in row["cells"]:
+                if isinstance(cell, dict) and "a" in cell:
+                    audit = printed.audits()[cell["a"]]
+                    assert audit.column == "different architecture" or cell["v"] == audit.survey_value, audit
+
+
+def test_only_what_was_read_corrects() -> None:
+    for audit in printed.audits():
+        if audit.standing == "corrected":
+            assert audit.basis == "verified"
+            assert audit.severity in {"A", "B", "C"}
+        if audit.severity.endswith("?") or audit.basis != "verified":
+            assert audit.standing == "not confirmed"
+    standings = {(a.method, a.column): a.standing for a in printed.audits()}
+    assert standings["SimCLR", "in1k_knn"] == "corrected"
+    assert standings["SimCLR", "in1k_lp"] == "variant"
+    assert standings["iBOT", "coco_box"] == "noted"
+    assert standings["DINOv2", "coco_box"] == "not confirmed"
+
+
+def test_the_audit_of_an_architecture_means_its_pairs() -> None:
+    different = {(r["teacher"], r["student"]) for r in printed.rows("dcd1")} - printed.SAME_ARCHITECTURE
+    assert len(different) == 6
+    assert all(printed.audit_of("dcd1", "FSP", f"{t}->{s}") is not None for t, s in different)
+    assert printed.audit_of("dcd1", "FSP", "W-40-2->W-16-2") is None
+
+
+@pytest.mark.parametrize(("method", "gain"), [("DCD (ours)", 20.31), ("DCD+KD (ours)", 73.87)])
+def test_mean_relative_improvement_over_kd(method: str, gain: float) -> None:
+    """The paper prints both; they come out of its own table."""
+    value = {(r["method"], r["teacher"], r["student"]): printed.value_of(r["top1"]) for r in printed.rows("dcd1")}
+    pairs = {(t, s) for _, t, s in value}
+    relative = [
+        (value[method, *p] - value["KD", *p]) / (value["KD", *p] - value["Student", *p]) for p in pairs
+    ]  # fmt: skip
+    assert 100 * statistics.fmean(relative) == pytest.approx(gain, abs=0.005)
