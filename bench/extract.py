@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from bench.dataset import Dataset
     from bench.progress import Progress
 
+QUOTA = "BENCH_CACHE_GB"
 CPU_BATCH = 32
 CUDA_BATCH = 256
 """The largest batch that is chosen by itself."""
@@ -149,6 +152,8 @@ def extract(
             f"{len(found.corrupt)} of the {n} images of {dataset.name} {dataset.split} cannot be decoded and are left "
             f"out: {_listed(found.corrupt)}"
         )
+    if not live:
+        keep_quota(progress)
     tally = filling.tally
     stores = [store for store in _distinct(homes) if isinstance(store, FeatureStore)]
     return Extraction(
@@ -166,6 +171,24 @@ def extract(
         folders=[store.folder for store in stores],
         bytes=sum(store.bytes() for store in stores),
     )
+
+
+def keep_quota(progress: Progress) -> None:
+    """Trim the feature store to ``$BENCH_CACHE_GB`` (10^9 bytes), where that is set; stores in use stay."""
+    given = os.environ.get(QUOTA)
+    if not given:
+        return
+    from bench.housekeeping import trim
+
+    try:
+        limit = float(given)
+    except ValueError:
+        limit = math.nan
+    if not 0 < limit < math.inf:
+        raise BenchError(f"{QUOTA}={given} is no number of gigabytes")
+    report = trim(int(limit * 1e9))
+    if report.removed:
+        progress.say(f"{len(report.removed)} stores, least recently used, were removed to keep {QUOTA}={given}")
 
 
 def choose_batch(

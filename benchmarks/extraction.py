@@ -1,9 +1,11 @@
 """Extraction against the bare forward of the same network on images that are already decoded, and decoding alone.
 
-    python benchmarks/extraction.py [--images 512] [--rounds 5] [--arch tf_efficientnet_lite0]
+    python benchmarks/extraction.py [--images 512] [--rounds 5] [--arch tf_efficientnet_lite0] [--threads N]
 
 Each round runs every contender once, one after the other, so that whatever else the machine does falls on all of them;
-the ratios are medians over rounds. Prints one line per figure.
+the ratios are medians over rounds. Beside images per second of wall time there is processor time per image (this
+process and its workers): on a machine that others use too it is the figure to trust, with ``--threads 1`` (idle threads
+spin).
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,6 +128,12 @@ def decoding(pictures: Pictures, workers: int, batch: int) -> float:
     return len(pictures) / (time.perf_counter() - start)
 
 
+def processor_time() -> float:
+    """Seconds of processor of this process and of its workers that have ended."""
+    usages = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=512)
@@ -131,7 +141,9 @@ def main() -> None:
     parser.add_argument("--arch", default="tf_efficientnet_lite0")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", default="0,1,2")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     device = choose(options.device)
     network = Network(options.arch).to(device)
     pictures, jpegs = Pictures(options.images, jpeg=False), Pictures(options.images, jpeg=True)
@@ -143,34 +155,42 @@ def main() -> None:
     ]
     counts = [int(count) for count in options.workers.split(",")]
     rates: dict[str, list[float]] = {}
+    costs: dict[str, list[float]] = {}
 
-    def note(name: str, rate: float) -> None:
+    def note(name: str, contender: Callable[..., float], *arguments: Any) -> None:
+        before = processor_time()
+        rate = contender(*arguments)
+        cost = 1000 * (processor_time() - before) / options.images
         rates.setdefault(name, []).append(rate)
-        print(f"  {name}: {rate:,.1f} images/s", flush=True)
+        costs.setdefault(name, []).append(cost)
+        print(f"  {name}: {rate:,.1f} images/s, {cost:.2f} ms of processor per image", flush=True)
 
     bare(network, images[:1], device)
     for round_ in range(options.rounds):
         print(f"round {round_ + 1}")
-        note("bare, as torch is", bare(network, images, device))
+        note("bare, as torch is", bare, network, images, device)
         with cpu_pass(network, device):
             bare(network, images[:1], device)
-            note("bare", bare(network, images, device))
+            note("bare", bare, network, images, device)
         for count in counts:
-            note(f"extract, {count} workers", whole(network, pictures, device, count))
+            note(f"extract, {count} workers", whole, network, pictures, device, count)
         for count in (1, 2):
-            note(f"decode, {count} workers", decoding(jpegs, count, size))
+            note(f"decode, {count} workers", decoding, jpegs, count, size)
     print(f"\n{platform.machine()}, {os.cpu_count()} CPUs, {device}, torch {torch.__version__}, {options.arch}")
-    print(f"load average {os.getloadavg()[0]:.1f}, default workers {default_workers(device)}, batch {size}")
+    print(f"{options.threads} threads, load average {os.getloadavg()[0]:.1f}")
+    print(f"default workers {default_workers(device)}, batch {size}")
     for name, values in rates.items():
-        print(f"{name}: median {statistics.median(values):,.1f} images/s")
+        print(f"{name}: median {statistics.median(values):,.1f} images/s, {statistics.median(costs[name]):.2f} ms")
 
-    def ratio(name: str, to: str) -> float:
-        return statistics.median(a / b for a, b in zip(rates[name], rates[to], strict=True))
+    def ratio(name: str, to: str) -> str:
+        wall = statistics.median(a / b for a, b in zip(rates[name], rates[to], strict=True))
+        processor = statistics.median(b / a for a, b in zip(costs[name], costs[to], strict=True))
+        return f"{wall:.2f} by wall time, {processor:.2f} by processor time"
 
     for count in counts:
-        print(f"extract with {count} workers / bare: {ratio(f'extract, {count} workers', 'bare'):.3f}")
-    print(f"bare / bare, as torch is: {ratio('bare', 'bare, as torch is'):.2f}")
-    print(f"decode, 2 workers / 1: {ratio('decode, 2 workers', 'decode, 1 workers'):.2f}")
+        print(f"extract with {count} workers / bare: {ratio(f'extract, {count} workers', 'bare')}")
+    print(f"bare / bare, as torch is: {ratio('bare', 'bare, as torch is')}")
+    print(f"decode, 2 workers / 1: {ratio('decode, 2 workers', 'decode, 1 workers')}")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MB")
 
 

@@ -367,6 +367,20 @@ def test_trimming_takes_the_least_recently_used(cache):
     assert clean_in_a_process(cache, keep_gb=1.0)["removed"] == []
 
 
+def test_a_quota_is_kept_by_removing_the_least_recently_used(cache, monkeypatch):
+    for seed in range(3):
+        finished(lambda seed=seed: extracted(Arrays(64), Tiny(seed), **SMALL))
+        newest = stores()[0].key
+    monkeypatch.setenv("BENCH_CACHE_GB", str(2.5 * stores()[0].bytes / 1e9))
+    got = extracted(Arrays(64), Tiny(3), **SMALL)
+    assert {info.key for info in stores()} == {got.folders[0].name, newest}
+    monkeypatch.setenv("BENCH_CACHE_GB", "1e-9")
+    assert extracted(Arrays(64), Tiny(3)).features.array("pooled").shape == (64, 24), "a store in use stays"
+    monkeypatch.setenv("BENCH_CACHE_GB", "much")
+    with pytest.raises(BenchError, match="BENCH_CACHE_GB=much is no number"):
+        extracted(Arrays(64), Tiny(3))
+
+
 def test_clean_verify_removes_damaged_shards_alone(cache):
     finished(lambda: extracted(Arrays(40), **SMALL))
     finished(lambda: extracted(Arrays(40, split="test"), **SMALL))
