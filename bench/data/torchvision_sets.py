@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _LEARN = {"DTD": ("train", "val"), "Flowers102": ("train", "val"), "FGVCAircraft": ("trainval",)}
 """Sets whose published transfer protocol learns from more than the split called train."""
 _ARGUMENT = ("split", "image_set", "version")
-_TRAIN = ("trainval", "train", "train-standard", "2021_train", "letters")
+_TRAIN = ("train", "trainval", "train-standard", "2021_train")
 _TEST = ("test", "val", "valid", "validation", "2021_valid")
 _PATHS = ("_image_files", "_images", "_samples", "samples", "imgs", "filename")
 _LABELS = ("_labels", "labels", "targets", "y", "attr")

@@ -166,16 +166,19 @@ def _shards(path: str) -> tuple[Path, dict[str, list[str]]]:
 
 def expanded(pattern: str) -> list[str]:
     """``{000..003}`` and ``{train,val}`` written out, in order; other braces stay as they are."""
-    if match := _RANGE.search(pattern):
+    found = [match for match in (_RANGE.search(pattern), _CHOICE.search(pattern)) if match]
+    if not found:
+        return [pattern]
+    match = min(found, key=re.Match.start)
+    if match.re is _RANGE:
         first, last = match.groups()
         width = len(first) if first.startswith("0") or len(first) == len(last) else 0
         step = 1 if int(last) >= int(first) else -1
         parts = [str(n).zfill(width) for n in range(int(first), int(last) + step, step)]
-    elif match := _CHOICE.search(pattern):
-        parts = match[1].split(",")
     else:
-        return [pattern]
-    return [text for part in parts for text in expanded(pattern[: match.start()] + part + pattern[match.end() :])]
+        parts = match[1].split(",")
+    texts = [text for part in parts for text in expanded(pattern[: match.start()] + part + pattern[match.end() :])]
+    return list(dict.fromkeys(texts))
 
 
 def _matches(text: str) -> list[str]:
