@@ -11,6 +11,10 @@ from typing import NoReturn
 
 from bench.errors import BenchError
 
+INTERRUPTED = (
+    "interrupted; stored features and finished suites are kept, and the same command goes on where this stopped"
+)
+
 
 def answer(command: Callable[[], object]) -> NoReturn:
     """Carry out ``command`` and leave with its exit code: 0, or 2 after one sentence on stderr."""
@@ -22,9 +26,12 @@ def answer(command: Callable[[], object]) -> NoReturn:
     except BenchError as error:
         refuse(str(error))
     except KeyboardInterrupt:
-        refuse(
-            "interrupted; stored features and finished suites are kept, and the same command goes on where this stopped"
-        )
+        refuse(INTERRUPTED)
+    except SystemExit as leaving:
+        # typer turns Ctrl-C into this code, without a word.
+        if leaving.code == 130:
+            refuse(INTERRUPTED)
+        raise
     except BrokenPipeError:
         # The reader of our output left: nothing to say, and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -38,7 +45,7 @@ def answer(command: Callable[[], object]) -> NoReturn:
             # No sentence: help was shown, by `exit` or because nothing was asked for.
             sys.exit(0)
         if type(error).__name__ == "Abort":
-            refuse("interrupted")
+            refuse(INTERRUPTED)
         if os.environ.get("BENCH_DEBUG"):
             raise
         refuse(

@@ -6,6 +6,7 @@ record is written.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
@@ -42,7 +43,8 @@ class Journal:
             return None
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
             # Damaged by something other than us: the suite simply runs again.
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
             return None
         return measurements, outcomes, float(document["seconds"])
 

@@ -78,3 +78,48 @@ def test_ten_kills(tmp_path):
 
 def test_a_kill(tmp_path):
     disturbed(tmp_path, kills=1, seed=4, limit=100)
+
+
+def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(tmp_path):
+    process = subprocess.Popen(
+        command(tmp_path / "runs", 400), env=environment(tmp_path / "cache"), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    # The first finished shard: the run is in the middle of its extraction.
+    while not list((tmp_path / "cache").glob("features/*/*.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    # As a terminal does it: the whole process group, workers included.
+    os.killpg(process.pid, signal.SIGINT)
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert out == ""
+    assert error.strip().splitlines()[-1].startswith("bench: interrupted; stored features")
+    assert "Traceback" not in error
+    again = subprocess.run(
+        command(tmp_path / "runs", 400), env=environment(tmp_path / "cache"), capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    assert len(list((tmp_path / "runs").glob("*.json"))) == 1
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
+    """A file system of 1 MB for the store: mounting one needs root, so elsewhere this test has nothing to run on."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here (not root)")
+    try:
+        full = subprocess.run(command(tmp_path / "runs", 400), env=environment(small), capture_output=True, text=True)
+        assert full.returncode == 2
+        sentence = full.stderr.strip().splitlines()[-1]
+        assert sentence.startswith("bench: ")
+        assert "disk is full" in sentence
+        assert "Traceback" not in full.stderr
+        assert not list((tmp_path / "runs").glob("*.json"))
+        subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
+        again = subprocess.run(command(tmp_path / "runs", 400), env=environment(small), capture_output=True, text=True)
+        assert again.returncode == 0, again.stderr
+    finally:
+        subprocess.run(["umount", small], check=True)

@@ -98,3 +98,53 @@ def test_transforms():
 def test_wrappers_of_data_parallel_are_looked_through():
     module = network()
     assert bench.wrap(nn.DataParallel(module)).module is module
+
+
+TRAINING = """
+import torch, torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+import bench
+
+dist.init_process_group("gloo")
+torch.manual_seed(0)
+layers = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+model = DistributedDataParallel(nn.Sequential(*layers))
+optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+
+def step():
+    optimiser.zero_grad()
+    model(torch.ones(4, 3, 16, 16) * (dist.get_rank() + 1)).square().mean().backward()
+    optimiser.step()
+
+step()
+if dist.get_rank() == 0:
+    live = bench.wrap(model, transform={"resize": 16, "crop": 16}, step=1)
+    record = bench.run(live, ["knn"], "demo", limit=40, settings={"knn.k": 3}, workers=0)
+    assert len(record.measurements) == 2
+step()
+weight = model.module[0].weight.detach().clone()
+other = weight.clone()
+dist.broadcast(other, 0)
+assert torch.equal(weight, other)
+print("rank", dist.get_rank(), "is done")
+dist.destroy_process_group()
+"""
+
+
+def test_one_rank_evaluates_within_a_process_group_while_the_others_go_on(tmp_path):
+    import os
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    script = tmp_path / "train.py"
+    script.write_text(TRAINING)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "rank 0 is done" in done.stdout
+    assert "rank 1 is done" in done.stdout
