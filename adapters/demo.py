@@ -17,7 +17,7 @@ from adapters import resolution
 from adapters.architecture import without_random_init
 from adapters.inorder import in_order
 from adapters.options import refuse
-from adapters.timm_backbone import TimmBackbone, create
+from adapters.timm_backbone import TimmBackbone, backbone_tensors, create
 from bench.backbone import Backbone
 from bench.card import Card, Coverage, Transform
 from bench.errors import BenchError
@@ -78,7 +78,7 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         network = create(encoder.architecture, pretrained=False, num_classes=encoder.classes)
     mapped = in_order(weights, network.state_dict(), what=f"demo:{name}")
     network.load_state_dict(mapped, strict=True)
-    stateful = sum(not key.endswith("num_batches_tracked") for key in mapped)
+    filled = len(backbone_tensors(network))
     card = Card(
         name=name,
         spec=f"demo:{rest}",
@@ -91,7 +91,7 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         weight_digest="",
         container=encoder.container,
         layout=encoder.layout,
-        coverage=Coverage(filled=stateful, total=stateful),
+        coverage=Coverage(filled=filled, total=filled),
         classes="imagenet-1k" if encoder.classes else None,
     )
     return resolution.at(TimmBackbone(network, card), size)

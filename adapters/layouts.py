@@ -190,6 +190,14 @@ LAYOUTS: tuple[Layout, ...] = (
         positions="scaled",
     ),
     Layout(
+        "MaskFeat video",
+        "maskfeat",
+        (r"model_state/pred_head\..*", r"model_state/blocks\.0\.attn\.rel_pos_t"),
+        transform=BICUBIC.model_copy(update={"mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}),
+        feature="avg",
+        note="a network of video clips [B, 3, 16, 224, 224]: the transform is that of one frame",
+    ),
+    Layout(
         "MaskFeat",
         "maskfeat",
         (r"model_state/.*", r"model_state/pred_head\..*"),
@@ -286,6 +294,12 @@ LAYOUTS: tuple[Layout, ...] = (
         transform=BICUBIC,
         feature="cls",
         positions="scaled",
+    ),
+    Layout(
+        "Hugging Face ALIGN",
+        "align",
+        (r".*/vision_model\.encoder\.blocks\.0\.depthwise_conv\..*", r".*/text_model\..*"),
+        transform=HALF.model_copy(update={"resize": 289, "crop": 289}),
     ),
     Layout(
         "OpenAI CLIP",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 
 def offline() -> bool:
@@ -12,14 +14,29 @@ def offline() -> bool:
     return os.environ.get("BENCH_OFFLINE", "") not in ("", "0")
 
 
+def _reachable(address: str) -> bool:
+    """Whether the host of ``address`` has a name here; behind a proxy nobody but the proxy knows."""
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    host = urlsplit(address).hostname
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
-def hub_offline_if_asked() -> Iterator[None]:
-    """Inside, the Hugging Face hub serves from its local cache alone when `offline`."""
-    if not offline():
-        yield
-        return
+def hub_from_cache() -> Iterator[None]:
+    """Inside, the Hugging Face hub serves from its local cache alone, if `offline` or if it is out of reach.
+
+    Its own client would try an unreachable hub for most of a minute before it looks into the cache.
+    """
     from huggingface_hub import constants
 
+    if not offline() and _reachable(constants.ENDPOINT):
+        yield
+        return
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:

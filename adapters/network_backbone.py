@@ -17,12 +17,14 @@ class NetworkBackbone(Backbone):
         self.network = network
         self._classifier = classifier and network.num_classes > 0
         dims = {"pooled": network.num_features, "avg": network.channels[-1]}
+        if network.class_token:
+            dims["cls"] = network.num_features
         if self._classifier:
             dims["logits"] = network.num_classes
         head = f"{network.head_name}."
         self.card = card.model_copy(
             update={
-                "family": "cnn",
+                "family": network.family,
                 "dims": dims,
                 "feature": network.feature,
                 "strides": list(network.strides),
@@ -34,10 +36,9 @@ class NetworkBackbone(Backbone):
         freeze(self)
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
-        maps, pooled = self.network.stages(images)
-        out = {"pooled": pooled, "avg": maps[-1].mean((2, 3))}
+        _, out = self.network.outputs(images)
         if self._classifier:
-            out["logits"] = self.network.get_submodule(self.network.head_name)(pooled)
+            out["logits"] = self.network.get_submodule(self.network.head_name)(out["pooled"])
         return out
 
     def pyramid(self, images: Tensor) -> list[Tensor]:

@@ -245,6 +245,13 @@ def _changes_its_input(head: nn.Module | None) -> bool:
     return transforms or any("Norm" in type(part).__name__ for part in head.modules())
 
 
+def backbone_tensors(network: nn.Module) -> list[str]:
+    """Names of the tensors that a frozen network computes with: no counters, no index tables, no classifier."""
+    heads = tuple(f"{name}." for name in classifier_names(network))
+    state = network.state_dict()
+    return [name for name, tensor in state.items() if tensor.is_floating_point() and not name.startswith(heads)]
+
+
 def classifier_names(network: nn.Module) -> tuple[str, ...]:
     """Module names of the classifier of a timm network (distilled networks have two)."""
     config: Mapping[str, Any] = getattr(network, "pretrained_cfg", None) or {}

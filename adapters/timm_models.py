@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from adapters import resolution
-from adapters.network import hub_offline_if_asked, offline
+from adapters.network import hub_from_cache, offline
 from adapters.options import refuse
-from adapters.timm_backbone import TimmBackbone, create, transform_of
+from adapters.timm_backbone import TimmBackbone, backbone_tensors, create, transform_of
 from bench.backbone import Backbone
 from bench.card import Card, Coverage
 from bench.errors import BenchError
@@ -27,7 +27,7 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
     config = _config(name)
     network = _pretrained(name, config)
     # timm loads strictly, so all that the network has came from the file.
-    filled = sum(tensor.is_floating_point() for tensor in network.state_dict().values())
+    filled = len(backbone_tensors(network))
     card = Card(
         name=name,
         spec=f"timm:{rest}",
@@ -71,7 +71,7 @@ def _pretrained(name: str, config: dict[str, Any]) -> Any:
     if offline() and not config.get("hf_hub_id") and not _cached_file(str(config.get("url") or "")):
         raise BenchError(_unobtainable(name, config, "BENCH_OFFLINE is set and the file is not in torch's cache"))
     try:
-        with hub_offline_if_asked():
+        with hub_from_cache():
             return create(name, pretrained=True)
     except BenchError:
         raise

@@ -13,8 +13,8 @@ from adapters.architecture import without_random_init
 from adapters.dialects import readings
 from adapters.network import offline
 from adapters.options import refuse
-from adapters.timm_backbone import TimmBackbone, create
-from adapters.torchvision_backbone import TorchvisionBackbone
+from adapters.timm_backbone import TimmBackbone, backbone_tensors, create
+from adapters.torchvision_backbone import TorchvisionBackbone, classifier_name
 from bench.backbone import Backbone
 from bench.card import Card, Coverage, Transform
 from bench.errors import BenchError
@@ -61,19 +61,23 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
 
 def assemble(name: str, tensors: dict[str, Tensor], card: Card) -> Backbone:
     """The Backbone of torchvision's own weights ``tensors``; every one has its place (strict)."""
-    filled = sum(tensor.is_floating_point() for tensor in tensors.values())
-    card = card.model_copy(update={"coverage": Coverage(filled=filled, total=filled)})
     if name in VIT:
         card = card.model_copy(update={"architecture": VIT[name]})
         crop = card.transform.crop if card.transform is not None else 224
         with without_random_init():
             network = create(VIT[name], pretrained=False, img_size=crop)
         network.load_state_dict(dict(readings(tensors)[-1][1]), strict=True)
-        return TimmBackbone(network, card)
+        return TimmBackbone(network, _covered(card, len(backbone_tensors(network))))
     with without_random_init():
         network = build(name, transform_input=True) if name in _INCEPTIONS else build(name)
     network.load_state_dict(tensors, strict=True)
-    return TorchvisionBackbone(network, card)
+    heads = (f"{classifier_name(network)}.", "aux1.", "aux2.", "AuxLogits.")
+    filled = sum(tensor.is_floating_point() and not key.startswith(heads) for key, tensor in tensors.items())
+    return TorchvisionBackbone(network, _covered(card, filled))
+
+
+def _covered(card: Card, filled: int) -> Card:
+    return card.model_copy(update={"coverage": Coverage(filled=filled, total=filled)})
 
 
 def check(name: str) -> None:

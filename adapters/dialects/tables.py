@@ -134,6 +134,25 @@ DIALECTS: tuple[Dialect, ...] = (
         (flat_normalisation,),
     ),
     Dialect(
+        "Hugging Face ALIGN",
+        re.compile(r"(.*?)encoder\.blocks\.0\.depthwise_conv\.depthwise_conv\.weight"),
+        (
+            (r"embeddings\.convolution\.(.*)", r"conv_stem.\1"),
+            (r"embeddings\.batchnorm\.(.*)", r"bn1.\1"),
+            # The first stage's four blocks do not expand, and timm numbers their norms from the depthwise one on.
+            (r"encoder\.blocks\.([0-3])\.depthwise_conv\.depthwise_norm\.(.*)", r"blocks.\1.bn1.\2"),
+            (r"encoder\.blocks\.([0-3])\.projection\.project_conv\.(.*)", r"blocks.\1.conv_pw.\2"),
+            (r"encoder\.blocks\.([0-3])\.projection\.project_bn\.(.*)", r"blocks.\1.bn2.\2"),
+            (r"encoder\.blocks\.(\d+)\.expansion\.expand_conv\.(.*)", r"blocks.\1.conv_pw.\2"),
+            (r"encoder\.blocks\.(\d+)\.expansion\.expand_bn\.(.*)", r"blocks.\1.bn1.\2"),
+            (r"encoder\.blocks\.(\d+)\.depthwise_conv\.depthwise_conv\.(.*)", r"blocks.\1.conv_dw.\2"),
+            (r"encoder\.blocks\.(\d+)\.depthwise_conv\.depthwise_norm\.(.*)", r"blocks.\1.bn2.\2"),
+            (r"encoder\.blocks\.(\d+)\.squeeze_excite\.(reduce|expand)\.(.*)", r"blocks.\1.se.conv_\2.\3"),
+            (r"encoder\.blocks\.(\d+)\.projection\.project_conv\.(.*)", r"blocks.\1.conv_pwl.\2"),
+            (r"encoder\.blocks\.(\d+)\.projection\.project_bn\.(.*)", r"blocks.\1.bn3.\2"),
+        ),
+    ),
+    Dialect(
         "CLIP",
         re.compile(r"(.*?)class_embedding"),  # the image tower's alone
         (

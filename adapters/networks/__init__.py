@@ -35,6 +35,8 @@ TABLE: dict[str, _Row] = {
         f"{name}_small_pad2": ("small_resnet:SmallStemResNet", {"base": name, "padding": padding})
         for name, padding in (("resnet18", 2), ("resnet50", 2))
     },
+    "align_efficientnet_b7": ("align:Align", {}),
+    "mvitv2_small_video": ("mvit:VideoMViT", {}),
     "alexnet_rotnet": ("alexnet:AlexNet", {}),
     "alexnet_vissl": ("alexnet:AlexNet", {"flat": True}),
     "alexnet_vissl_colorization": ("alexnet:AlexNet", {"flat": True, "gray": True}),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Network(nn.Module, ABC):
-    """A convolutional network with stages, a pooled feature and an optional classifier."""
+    """A network with stages, a pooled feature and an optional classifier."""
 
     head_name: str
     """Module name of the classifier."""
@@ -20,10 +20,17 @@ class Network(nn.Module, ABC):
     num_classes: int
     input_size: int
     feature: Literal["avg", "pre_logits", "flat"] = "avg"
+    family: Literal["cnn", "video"] = "cnn"
+    class_token: bool = False
 
     @abstractmethod
     def stages(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """(maps of the pyramid, finest first; pooled feature [B, D]) of images [B, 3, H, W]."""
+
+    def outputs(self, images: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """(maps, features of the Backbone contract without logits)."""
+        maps, pooled = self.stages(images)
+        return maps, {"pooled": pooled, "avg": maps[-1].mean((2, 3))}
 
     def forward(self, images: Tensor) -> Tensor:
         _, pooled = self.stages(images)

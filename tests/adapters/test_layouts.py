@@ -39,17 +39,18 @@ FAST = {
     "solo_learn-byol-resnet18_cifar",
 }
 # Not readable yet: each is refused, which a test below holds.
-REFUSED = {"clip-vit_base32", "hf-align_base", "hf-align_base@bin", "maskfeat-mvitv2_small"}
+REFUSED = {"clip-vit_base32"}
 
 # What ``pooled`` must be, by fixture: the feature that the method's paper evaluates frozen.
 POOLED = {
     "beit": "patch_mean",
     "clip": "pre_proj",
+    "hf-align": "pooler_output",
     "open_clip": "pre_proj",
     "hf-beit": "patch_mean",
     "hf-convnextv2": "pooled_norm",
     "ijepa": "patch_mean",
-    "maskfeat-vit": "raw_patch_mean",
+    "maskfeat": "raw_patch_mean",
     "repdistiller": "penultimate",
     "rotnet": "pool5_flat",
     "vissl-alexnet": "pool5_flat",
@@ -85,7 +86,7 @@ def _cases() -> list[Any]:
 def _write(fixture: str, variant: str | None, folder: Path) -> str:
     info = _manifest(fixture)["variants"][variant] if variant else _manifest(fixture)
     form = info["file"].get("form", "torch")
-    path = folder / ("model" if form == "folder" else info["file"]["name"])
+    path = folder / ("model" if form == "folder" else Path(info["file"]["name"]).name)
     maker.save(maker.make(str(GOLDEN / fixture / "manifest.json"), False, variant), str(path), form)
     return str(path)
 
@@ -154,6 +155,10 @@ def _maps(architecture: str, maps: list[Tensor]) -> dict[str, Tensor]:
     if architecture.startswith("alexnet"):
         named = {f"conv{n}_mean": mean for n, mean in zip((1, 2, 5), means, strict=True)}
         return {**named, "conv5_c8": maps[-1][:, :8]}
+    if architecture == "mvitv2_small_video":
+        return {f"block{n}_token_mean": mean for n, mean in zip((0, 2, 15), means, strict=True)}
+    if architecture.startswith("align"):
+        return {"last_map_mean": means[-1], "last_map_c8": maps[-1][:, :8]}
     if architecture.startswith("cifar_vgg"):
         return {f"f{n}_mean": mean for n, mean in zip((0, 1, 2, 4), means, strict=True)}
     if architecture.startswith(("cifar_", "wrn_")):

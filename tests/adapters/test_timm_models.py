@@ -48,7 +48,7 @@ def test_pretrained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     assert card.transform is not None
     assert card.transform.crop == 128
     assert card.coverage is not None
-    assert card.coverage.filled == card.coverage.total == 102
+    assert card.coverage.filled == card.coverage.total == 100
     assert all(torch.equal(backbone.network.state_dict()[name], value) for name, value in weights.items())
 
 
