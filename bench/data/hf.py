@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from bench.cache import cache_root
 from bench.data.choices import with_choices
 from bench.data.decoding import decode
 from bench.data.digests import sample_digests
+from bench.data.hffiles import by_split, cached_snapshot, folder_of
 from bench.data.holdout import HOLDOUT, held_out
 from bench.data.imagefolder import TEST
 from bench.data.labelled import Labelled, fingerprint_from, numbered
@@ -105,9 +107,23 @@ class HfDataset(Labelled):
         files = sorted({file["filename"] for file in self._table.cache_files})
         if not files:
             return self._read()
+        files += self._outside()
         chosen = hashlib.sha256(self._rows.astype("<i8").tobytes()).hexdigest()
         key = f"{self._column}:{self._origin}:{chosen}"
         return sample_digests(Path("/"), files, len(self), self._read, key)
+
+    def _outside(self) -> list[str]:
+        """The image files that rows name instead of holding an image: the digests depend on these as well."""
+        import pyarrow.compute as pc
+        import pyarrow.types as types
+
+        cells = self._table.data.column(self._column)
+        if not types.is_struct(cells.type) or cells.type.get_field_index("path") < 0:
+            return []
+        named = pc.struct_field(cells, "path").take(self._rows)
+        if cells.type.get_field_index("bytes") >= 0:
+            named = named.filter(pc.is_null(pc.struct_field(cells, "bytes")).take(self._rows))
+        return sorted({os.path.abspath(path) for path in named.to_pylist() if path})
 
     def _read(self) -> Iterator[bytes]:
         for index in range(len(self)):
@@ -163,7 +179,14 @@ def _load(path: str, config: str | None) -> dict[str, Any]:
     try:
         if given.exists():
             return _local(given, config)
-        found = datasets.load_dataset(path, config)
+        try:
+            found = datasets.load_dataset(path, config)
+        except Exception:
+            # Not prepared by the library, but perhaps fetched by the hub's client.
+            snapshot = cached_snapshot(path)
+            if snapshot is None:
+                raise
+            return _local(snapshot, config)
     except BenchError:
         raise
     except Exception as error:
@@ -187,25 +210,19 @@ def _local(given: Path, config: str | None) -> dict[str, Any]:
         return dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
     cache = str(cache_root() / "hf")
     if given.is_dir():
+        given, config = folder_of(given, config)
         arrow = sorted(given.glob("*.arrow"))
         if not arrow:
             return dict(datasets.load_dataset(str(given.resolve()), config, cache_dir=cache))
-        files: dict[str, list[str]] = {}
-        for file in arrow:
-            files.setdefault(_split_in(file.name), []).append(str(file))
         return {
-            split: datasets.concatenate_datasets([datasets.Dataset.from_file(name) for name in names])
-            for split, names in files.items()
+            split: datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
+            for split, files in by_split(arrow).items()
         }
     if given.suffix == ".arrow":
         return {"train": datasets.Dataset.from_file(str(given))}
     if given.suffix not in (".parquet", ".pq"):
         raise BenchError(f"hf: {given} is neither Parquet nor Arrow: its name must end in .parquet or .arrow")
     return dict(datasets.load_dataset("parquet", data_files={"train": str(given.resolve())}, cache_dir=cache))
-
-
-def _split_in(name: str) -> str:
-    return next((split for split in ("train", "validation", *TEST) if split in name.lower()), "train")
 
 
 def _chosen(path: str, splits: dict[str, Any], choices: dict[str, str]) -> tuple[str, str]:
