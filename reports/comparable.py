@@ -15,6 +15,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bench.card import Transform
+
 if TYPE_CHECKING:
     from bench.card import Card
     from bench.record import Measurement
@@ -87,10 +89,21 @@ def _column(m: Measurement, feature: dict[str, Any], transform: str) -> Column:
 
 def differences(a: Column, b: Column) -> list[str]:
     """The fields in which two columns differ: ``protocol (knn/dino@1 against knn/ibot@1)``, as people call them."""
-    return [
-        f"{called(field)} ({getattr(a, field) or 'none'} against {getattr(b, field) or 'none'})"
-        for field in differing(a, b)
-    ]
+    told = []
+    for field in differing(a, b):
+        first, second = _told(field, getattr(a, field)), _told(field, getattr(b, field))
+        if first == second:  # What is shortened for people must not hide the difference itself.
+            first, second = getattr(a, field), getattr(b, field)
+        told.append(f"{called(field)} ({first} against {second})")
+    return told
+
+
+def _told(field: str, text: str) -> str:
+    if field == "transform" and text not in (OWN, "null"):
+        return Transform.model_validate_json(text).describe()
+    if field in ("fingerprint", "learned_from"):
+        return text[:19] or "none"
+    return text or "none"
 
 
 def differing(a: Column, b: Column) -> list[str]:

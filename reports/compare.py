@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from bench.errors import BenchError
 from bench.ledger import Ledger, read
 from bench.record import Measurement, Record
 from reports.comparable import Column, column_of, differences, differing, exact_column
-from reports.wording import clean, digits, setting_label
+from reports.wording import setting_label
 
 LISTED = 200
 """Flipped samples listed each way; their number is always told."""
@@ -113,7 +112,9 @@ class Comparison(BaseModel):
 
     def render(self) -> str:
         """The comparison as text, 80 columns wide where names allow."""
-        return _render(self)
+        from reports.comparetext import render
+
+        return render(self)
 
 
 def run(first: Path | str, second: Path | str, *, confidence: float = 0.95) -> Comparison:
@@ -299,66 +300,3 @@ def _add_samples(pair: Pair, first: Mapping[str, np.ndarray], second: Mapping[st
 
 def _named(m: Measurement) -> str:
     return " ".join(filter(None, (m.protocol, m.dataset, m.split, m.metric, setting_label(m))))
-
-
-def _render(comparison: Comparison) -> str:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    stream = io.StringIO()
-    console = Console(file=stream, width=100, highlight=False)
-    console.print(Text(f"{clean(comparison.second_name)} minus {clean(comparison.first_name)}"))
-    console.print(Text(f"  first   {clean(comparison.first)}\n  second  {clean(comparison.second)}\n"))
-    table = Table(box=None, padding=(0, 1), pad_edge=False)
-    table.add_column("")
-    for head in ("first", "second", "difference", "95 % interval", "p"):
-        table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
-    for pair in comparison.pairs:
-        places = digits(pair.unit)
-        interval = (
-            "none" if pair.interval is None else f"{pair.interval[0]:+.{places}f} … {pair.interval[1]:+.{places}f}"
-        )
-        said = ", ".join(filter(None, (pair.verdict, pair.method if pair.method != "none" else "")))
-        cells = [
-            clean(" ".join(filter(None, (pair.suite, pair.metric, pair.label)))), f"{pair.first:.{places}f}",
-            f"{pair.second:.{places}f}", f"{pair.difference:+.{places}f}", interval, _p(pair.p), said,
-        ]  # fmt: skip
-        table.add_row(*map(Text, cells), style="bold" if pair.headline else None)
-    console.print(table)
-    for pair in comparison.pairs:
-        if pair.headline and pair.flips is not None:
-            console.print(Text(_flipped(pair)))
-    for item in comparison.incomparable:
-        said = f"\nnot comparable: {item.suite} {item.metric} {item.label}: {'; '.join(item.reasons)}"
-        console.print(Text(clean(said.strip())))
-    for which, names in (("first", comparison.only_first), ("second", comparison.only_second)):
-        if names:
-            console.print(Text(clean(f"only in the {which}: {', '.join(names)}")))
-    return stream.getvalue().rstrip() + "\n"
-
-
-def _flipped(pair: Pair) -> str:
-    flips = pair.flips
-    assert flips is not None
-    lines = [
-        f"\n{clean(pair.suite)} {clean(pair.metric)} {clean(pair.label)}".rstrip(),
-        f"  {flips.gained:,} samples gained, {flips.lost:,} lost, {flips.same_prediction:.2f} % predicted alike",
-    ]
-    lost = [m for m in pair.movers if m.second < m.first][:5]
-    gained = [m for m in reversed(pair.movers) if m.second > m.first][:5]
-    for said, movers in (("classes that lost most", lost), ("classes that gained most", gained)):
-        if movers:
-            lines.append(f"  {said}: " + _movers(movers))
-    return "\n".join(lines)
-
-
-def _movers(movers: Sequence[Mover]) -> str:
-    return ", ".join(f"{m.label} ({m.first:.1f} to {m.second:.1f}, n {m.n:,})" for m in movers)
-
-
-def _p(p: float | None) -> str:
-    if p is None:
-        return ""
-    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"

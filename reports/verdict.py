@@ -113,3 +113,18 @@ def between_trainings(
         return math.sqrt(sampling**2 + declared**2 * factor), math.inf
     variance = float(np.var(reference, ddof=1))
     return math.sqrt(sampling**2 + variance * factor), float(len(reference) - 1)
+
+
+def power(
+    n: int, drop: float, discordance: float, tolerance: float, together: int = 1, confidence: float = 0.95
+) -> float:
+    """Probability that a true ``drop`` in points is called a regression, on ``n`` paired samples.
+
+    ``discordance``: share of samples that one of the two networks alone has right. ``together``: numbers gated at once,
+    the others unchanged. Normal approximation; the gate's own, by simulation, is in its tests.
+    """
+    from scipy.stats import norm
+
+    error = 100 * math.sqrt(max(discordance - (drop / 100) ** 2, 0.0) / n)
+    reach = max(float(norm.ppf(1 - (1 - confidence) / 2 / together)) * error, tolerance)
+    return float(norm.cdf((drop - reach) / error)) if error else float(drop > tolerance)

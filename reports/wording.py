@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,11 @@ def setting_label(m: Measurement) -> str:
     return _settings(m.settings)
 
 
-def shared_settings(group: Sequence[Measurement]) -> tuple[str, list[str]]:
+class _WithSettings(Protocol):
+    settings: dict[str, Any]
+
+
+def shared_settings(group: Sequence[_WithSettings]) -> tuple[str, list[str]]:
     """What the settings of all have in common, said once, and for each what is its own."""
     first = group[0].settings
     common = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.paired import standard_error
-from reports.verdict import Evidence, between_trainings, judge
+from reports.verdict import Evidence, between_trainings, judge, power
 
 ORDER = {"regressed": 0, "inconclusive": 1, "pass": 2, "improved": 3}
 
@@ -95,6 +96,21 @@ def test_between_trainings_known_answers() -> None:
 MEASUREMENTS = 12
 
 
+def test_the_documented_power_is_the_gates() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "gate.md").read_text(encoding="utf-8")
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
+    table = [row for row in rows if row[0].replace(" ", "").isdigit()]
+    assert len(table) == 15
+    for n, discordance, *cells in table:
+        for drop, cell in zip((0.25, 0.5, 1.0, 2.0), cells, strict=True):
+            share = float(discordance.removesuffix(" %")) / 100
+            if share < drop / 100:
+                assert cell == "–", "more was lost than differs"
+            else:
+                chance = 100 * power(int(n.replace(" ", "")), drop, share, 0.2, MEASUREMENTS)
+                assert cell == (f"{chance:.0f} %" if 1 <= chance <= 99 else "< 1 %" if chance < 1 else "> 99 %")
+
+
 def paired_run(rng: np.random.Generator, n: int, discordance: float, drop: float) -> Evidence:
     """One paired measurement of two networks whose true accuracies differ by ``drop`` points."""
     lost, gained = discordance / 2 + drop / 200, discordance / 2 - drop / 200
@@ -129,6 +145,7 @@ def test_a_drop_of_one_point_in_one_of_twelve_is_caught() -> None:
         evidence = [paired_run(rng, 20_000, 0.08, 1.0 if i == 5 else 0.0) for i in range(MEASUREMENTS)]
         caught += judge(evidence, [0.2] * MEASUREMENTS)[5].outcome == "regressed"
     assert caught >= 950
+    assert caught / 1000 == pytest.approx(power(20_000, 1.0, 0.08, 0.2, MEASUREMENTS), abs=0.02)
 
 
 def trained(rng: np.random.Generator, common: np.ndarray, deviation: float) -> np.ndarray:
