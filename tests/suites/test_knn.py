@@ -128,6 +128,14 @@ def test_the_same_split_twice_leaves_each_sample_out_by_its_id():
     assert measurements[0].details["own_sample_left_out"]
 
 
+def test_two_splits_that_share_labels_alone_are_two_splits():
+    (x, y), (q, _) = clusters(0, 40, 2), clusters(1, 40, 2)
+    base, _ = evaluate("knn", (x, y), (q, y), k=[1, 40])
+    same, _ = evaluate("knn", (x, y), (q, y), k=[1, 40], fingerprints=("sha256:a", "sha256:a"))
+    assert [m.value for m in same] == [m.value for m in base]
+    assert not any(m.details for m in same)
+
+
 def test_labels_with_gaps_classes_without_training_samples_and_few_tests():
     (x, y), (q, t) = clusters(0, 60, 3), clusters(1, 7, 3)
     y, t = np.array([5, 90, 1000])[y], np.array([5, 90, 1000])[t]
