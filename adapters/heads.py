@@ -8,7 +8,8 @@ from collections.abc import Iterable
 _HEAD = re.compile(
     r"""(?x)
     (?:
-      (?:\w+_)?(?:fc|head|heads|classifier|classif|classification_head|logits|linear_probe)(?:_\w+)?   # classifiers
+      # classifiers
+      (?:\w+_)?(?:fc|head|heads|classifier|classif|classification_head|logits|linear|linear_probe)(?:_\w+)?
     | (?:last|linear)_(?:layer|linear|proj)
     | (?:\w+_)?(?:projector|projection|projection_head|proj_head|predictor|prototypes|prototype)(?:_\w+|\d+)?
     | (?:\w+_)?(?:decoder|decoders)(?:_\w+|\d+)?                                         # of masked image modelling

@@ -73,6 +73,8 @@ class Layout:
     architectures: str = ""
     """Pattern of the architectures that an inferred one must have, where tensors alone do not tell."""
     note: str | None = None
+    timm_transform: bool = False
+    """Whether timm's own transform of the architecture is the one that the file was trained for."""
     positions: How = "antialiased"
     """How the method resizes its position grid, see `adapters.positions`."""
 
@@ -330,9 +332,32 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "timm training",
-        None,
+        "supervised",
         (r"state_dict/.*", r"arch", r"state_dict_ema/.*"),
         classifier=True,
+        timm_transform=True,
+    ),
+    Layout(
+        "Hugging Face CLIP",
+        "clip",
+        (r".*/(?:\S*\.)?embeddings\.patch_embedding\.weight", r".*/(?:\S*\.)?pre_layrnorm\.weight"),
+        transform=CLIP,
+        feature="cls",
+        arguments=lambda _: {"norm_eps": 1e-5},
+        architectures=r"vit_.*_clip_quickgelu_\d+",
+        note="activation QuickGELU assumed, the class's default (--arch vit_..._clip_224 for GELU)",
+    ),
+    Layout(
+        "Hugging Face ViT",
+        None,
+        (
+            r".*/(?:\S*\.)?embeddings\.patch_embeddings\.projection\.weight",
+            r".*/(?:\S*\.)?(?:encoder\.layer|layers)\.0\.layernorm_before\.weight",
+        ),
+        transform=HALF.model_copy(update={"resize": (224, 224), "crop": None, "interpolation": "bilinear"}),
+        feature="cls",
+        classifier=True,
+        arguments=lambda _: {"norm_eps": 1e-12},
     ),
     Layout(
         "Hugging Face ConvNeXt V2",

@@ -14,6 +14,7 @@ from adapters.adapting import adapted
 from adapters.architecture import Architecture, Outline
 from adapters.dialects import readings
 from adapters.fitting import Fit, fit, prefixes
+from adapters.heads import grouped, is_head_anywhere
 from adapters.layouts import PLAIN, Layout
 from adapters.weightsets import WeightSet, answers, label, preference
 from bench.errors import BenchError
@@ -27,6 +28,8 @@ _PLAIN = re.compile(
     r"|beit_\w+_patch\d+_\d+|mobilenetv2_\d+|mvitv2_[a-z]+|cifar_\w+|wrn_\d+_\d+|resnet\d+_small)"
 )
 _LIKELY = 0.35
+# From this share of filled tensors on, a weight set is a damaged network and not another thing.
+_PARTLY = 0.3
 
 
 class Match(NamedTuple):
@@ -63,11 +66,16 @@ class _Try(NamedTuple):
         return label(self.reading.key, self.fit.prefix)
 
     @property
+    def rank(self) -> int:
+        """How much the method's evaluation means this weight set, best first."""
+        pattern = self.layout.weights
+        return -1 if pattern is not None and re.fullmatch(pattern, self.label) else preference(self.label)
+
+    @property
     def order(self) -> tuple[bool, int, float, int, bool]:
         """Complete before incomplete; then the weights that the method evaluates; then the better fit."""
         incomplete, share, left = self.fit.badness
-        pattern = self.layout.weights
-        rank = -1 if pattern is not None and re.fullmatch(pattern, self.label) else preference(self.label)
+        rank = self.rank
         unusual = _PLAIN.fullmatch(self.architecture.name) is None
         return (incomplete, 0, share, rank, unusual) if incomplete else (incomplete, rank, share, left, unusual)
 
@@ -91,6 +99,8 @@ def match(
     if not asked:
         raise BenchError(_misfit(file, sets, read, tries, arch, layout))
     best = min(asked, key=lambda t: t.order)
+    if weights_key is None:
+        _refuse_substitute(file, best, tries, complete)
     if arch is None:
         _refuse_ambiguity(file, best, asked)
     dialect = best.reading.dialect
@@ -146,6 +156,19 @@ def _common_prefixes(shapes: Shapes) -> list[str]:
     return [prefix for prefix, count in counts.items() if count >= least]
 
 
+def _refuse_substitute(file: str, best: _Try, tries: list[_Try], complete: list[_Try]) -> None:
+    """Refuse to take a student, say, because the teacher that the method evaluates is damaged."""
+    whole = {t.label for t in complete}
+    for attempt in tries:
+        found = attempt.fit
+        partly = found.filled >= _PARTLY * found.needed and attempt.architecture.name == best.architecture.name
+        if partly and attempt.rank < best.rank and attempt.label not in whole:
+            raise BenchError(
+                f"{file}: '{attempt.label}', which should be evaluated, {_shortfall(attempt)}; "
+                f"--weights-key {best.label} takes the others, which are whole"
+            )
+
+
 def _refuse_ambiguity(file: str, best: _Try, asked: Iterable[_Try]) -> None:
     """Architectures of equal tensors that compute different things are the user's to tell apart."""
     if _PLAIN.fullmatch(best.architecture.name):
@@ -190,6 +213,9 @@ def _misfit(
     guesses = _inferred(read, layout, likely=0.1, n=6) if arch is not None else tries
     best = min(tries, key=lambda t: t.order) if tries else None
     if best is None or (arch is None and best.fit.filled < 0.5 * best.fit.needed):
+        if all(is_head_anywhere(name) for weights in sets for name in weights.tensors):
+            names = ", ".join(grouped(name for weights in sets for name in weights.tensors)[:4])
+            return f"{file} holds a head alone ({names}) and no backbone: give the backbone's own file"
         largest = max(sets, key=lambda s: len(s.tensors))
         names = ", ".join(list(largest.tensors)[:4])
         where = f"'{largest.key}'" if largest.key else "its top level"
@@ -203,6 +229,8 @@ def _misfit(
         found = better[0]
         share = "fits completely" if found.fit.complete else f"fits {found.fit.filled} of {found.fit.needed}"
         return f"{sentence}; {found.architecture} {share}: use --arch {found.architecture.name}"
+    if not best.fit.wrong and not best.fit.structural and best.fit.missing and best.fit.filled:
+        return f"{sentence}; the file is incomplete, or of another architecture: name that with --arch"
     return f"{sentence}; name another architecture with --arch, or other weights with --weights-key"
 
 

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from adapters import positions, reader
 from adapters.architecture import without_random_init
+from adapters.huggingface import refined
 from adapters.layouts import CIFAR10, CIFAR100, Layout, recognise
 from adapters.matching import Match, match
 from adapters.network_backbone import NetworkBackbone
 from adapters.networks.network import Network
-from adapters.timm_backbone import Feature, TimmBackbone, traits
+from adapters.timm_backbone import Feature, TimmBackbone, traits, transform_of
 from adapters.weightsets import WeightSet, weight_sets
 from bench.backbone import Backbone
 from bench.card import Card, Coverage, Transform
@@ -31,7 +32,7 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         raise BenchError(f"{path} is empty: it holds no weights")
     container = reader.read(path, trust=trust)
     sets = weight_sets(container.content)
-    layout = recognise(_names(sets, container.content))
+    layout = refined(recognise(_names(sets, container.content)), path)
     chosen = match(sets, arch=arch, weights_key=weights_key, file=str(path), layout=layout)
     network = _fill(chosen)
     card = Card(
@@ -89,6 +90,12 @@ def _fill(chosen: Match) -> torch.nn.Module:
         network = chosen.architecture.build()
     state = network.state_dict()
     mapped = {name: tensors[key].to(state[name].dtype) for name, key in chosen.fit.mapped.items()}
+    broken = [name for name, value in mapped.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise BenchError(
+            f"{len(broken)} of the file's tensors have NaN or infinite values ({', '.join(broken[:3])}): the training "
+            f"diverged or the file is damaged"
+        )
     result = network.load_state_dict(mapped, strict=False)
     # Only counters and tables that the architecture computes itself may keep the values they were made with.
     unfilled = [name for name in result.missing_keys if name in chosen.outline.needed]
@@ -108,6 +115,8 @@ def _transform(family: str, network: torch.nn.Module, layout: Layout) -> tuple[T
     """The method's transform; for a file that does not tell its method, what most evaluation code uses."""
     if layout.transform is not None:
         return layout.transform, None
+    if layout.timm_transform:
+        return transform_of(network), "input transform: timm's own for this architecture"
     size = network.input_size if isinstance(network, Network) else 224
     for holder in (network, getattr(network, "patch_embed", None)):
         own = getattr(holder, "img_size", None)

@@ -41,6 +41,9 @@ FAST = {
 # Not readable yet: each is refused, which a test below holds.
 REFUSED = {"clip-vit_base32"}
 
+# Bare files of networks whose method nothing in them tells.
+UNSTATED = {"repdistiller-none"}
+
 # What ``pooled`` must be, by fixture: the feature that the method's paper evaluates frozen.
 POOLED = {
     "beit": "patch_mean",
@@ -118,8 +121,21 @@ def test_gives_the_official_features(fixture: str, variant: str | None, tmp_path
         assert np.abs(outputs[key] - theirs).max() <= TOLERANCE * np.abs(theirs).max(), key
     assert backbone.card.coverage is not None
     assert backbone.card.coverage.filled == backbone.card.coverage.total
+    if name not in UNSTATED:
+        _compare_transform(backbone, _manifest(fixture)["preprocess"])
     del backbone
     gc.collect()
+
+
+def _compare_transform(backbone: Backbone, official: dict[str, Any]) -> None:
+    transform = backbone.card.transform
+    assert transform is not None
+    assert (transform.mean, transform.std) == (tuple(official["mean"]), tuple(official["std"]))
+    if official.get("crop"):
+        assert (transform.resize, transform.crop) == (official["resize"], official["crop"])
+        assert transform.interpolation == official["interpolation"]
+    elif "size" in official:
+        assert transform.crop == official["size"]
 
 
 def _outputs(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:

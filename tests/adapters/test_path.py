@@ -109,6 +109,14 @@ def test_the_evaluated_weights_are_chosen_and_the_choice_is_shown(tmp_path: Path
         adapter.load(file, weights_key="ema")
 
 
+def test_a_damaged_teacher_is_not_replaced_by_the_student(tmp_path: Path, vit: Weights) -> None:
+    both = {"teacher": _prefixed(_half(vit), "backbone."), "student": _prefixed(vit, "backbone.")}
+    file = _file(tmp_path, both)
+    with pytest.raises(BenchError, match=r"'teacher.backbone', which should be .* 78 of 150 .*--weights-key student"):
+        adapter.load(file)
+    assert adapter.load(file, weights_key="student").card.weights_key == "student.backbone"
+
+
 def test_query_and_key_encoders(tmp_path: Path, resnet: Weights) -> None:
     other = _weights("resnet18", 1, num_classes=10)
     both = (
@@ -149,6 +157,17 @@ WRONG: dict[str, tuple[Callable[[Weights, Weights], Any], str | None, tuple[str,
         lambda r, v: {"fc.weight": torch.ones(10, 512), "fc.bias": torch.ones(10)},
         "resnet18",
         ("0 of 100",),
+    ),
+    "a head alone, inferred": (lambda r, v: {"module.linear.weight": torch.ones(9, 5)}, None, ("a head alone",)),
+    "heads alone": (
+        lambda r, v: {"module.fc.weight": torch.ones(10, 512), "module.fc.bias": torch.ones(10)},
+        None,
+        ("a head alone", "backbone's own file"),
+    ),
+    "not finite": (
+        lambda r, v: r | {"bn1.bias": r["bn1.bias"] * float("nan")},
+        None,
+        ("1 of the file's tensors", "bn1.bias"),
     ),
     "an optimiser": (lambda r, v: {"optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}}, None, ("no weights",)),
     "no weights": (lambda r, v: {"epoch": 3}, None, ("no weights",)),

@@ -1,0 +1,88 @@
+"""What a Hugging Face folder says beside its weights: ``config.json`` and ``preprocessor_config.json``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from adapters.layouts import Layout
+from bench.card import Interpolation, Transform
+from bench.errors import BenchError
+
+# PIL's numbers, as the processors store them.
+_RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+_LARGEST = 1 << 20
+
+
+def refined(layout: Layout, folder: Path) -> Layout:
+    """``layout`` with the epsilon, heads and transform that the folder's configuration states.
+
+    A file that is no folder, or a folder without configuration, keeps the class's defaults.
+    """
+    if not folder.is_dir():
+        return layout
+    config = _json(folder / "config.json")
+    config = config.get("vision_config") or config
+    stated: dict[str, Any] = {}
+    if isinstance(config.get("layer_norm_eps"), float):
+        head = "convnext" in str(config.get("model_type"))
+        stated["head_norm_eps" if head else "norm_eps"] = config["layer_norm_eps"]
+    own = layout.arguments
+
+    def arguments(architecture: str) -> dict[str, Any]:
+        # Networks that are not timm's transformers have their epsilons in their definition.
+        return {**own(architecture), **stated} if architecture.startswith(("vit", "beit", "convnext", "deit")) else {}
+
+    refinement: dict[str, Any] = {"arguments": arguments}
+    if (transform := _transform(_json(folder / "preprocessor_config.json"))) is not None:
+        refinement["transform"] = transform
+    if layout.name == "Hugging Face CLIP" and isinstance(config.get("hidden_act"), str):
+        plain, quick = r"vit_.*_clip_\d+", r"vit_.*_clip_quickgelu_\d+"
+        refinement |= {"architectures": quick if config["hidden_act"] == "quick_gelu" else plain, "note": None}
+    return replace(layout, **refinement)
+
+
+def _transform(config: dict[str, Any]) -> Transform | None:
+    if not config.get("do_resize", True) or not isinstance(config.get("image_mean"), list):
+        return None
+    size, crop = _size(config.get("size")), _size(config.get("crop_size")) if config.get("do_center_crop") else None
+    shortest = isinstance(config.get("size"), dict) and "shortest_edge" in config["size"]
+    if isinstance(size, tuple) and size[0] == size[1] and shortest:
+        size = size[0]
+    if size is None:
+        return None
+    if isinstance(crop, tuple) and crop[0] == crop[1]:
+        crop = crop[0]
+    mean, std = config["image_mean"], config.get("image_std") or [1.0, 1.0, 1.0]
+    normalised = config.get("do_normalize", True)
+    return Transform(
+        resize=size,
+        crop=crop,
+        interpolation=_RESAMPLE.get(config.get("resample", 2), "bilinear"),
+        mean=tuple(mean) if normalised else (0.0, 0.0, 0.0),
+        std=tuple(std) if normalised else (1.0, 1.0, 1.0),
+    )
+
+
+def _size(value: Any) -> int | tuple[int, int] | None:
+    if isinstance(value, int):
+        return (value, value)
+    if not isinstance(value, dict):
+        return None
+    if "shortest_edge" in value:
+        return (int(value["shortest_edge"]), int(value["shortest_edge"]))
+    return (int(value["height"]), int(value["width"])) if {"height", "width"} <= set(value) else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    if path.stat().st_size > _LARGEST:
+        raise BenchError(f"{path} is too large to be a configuration")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise BenchError(f"{path} is no readable JSON: {error}") from error
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,91 @@
+"""Hugging Face folders against transformers itself: the configuration's epsilon, transform and class defaults count."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import bench
+from bench.backbone import Backbone
+from bench.errors import BenchError
+
+transformers = pytest.importorskip("transformers")
+
+SMALL = {"hidden_size": 192, "num_attention_heads": 3, "num_hidden_layers": 12, "intermediate_size": 768}
+
+
+def _saved(model: Any, folder: Path) -> Path:
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    model.eval().save_pretrained(folder)
+    return folder
+
+
+def _features(folder: Path, images: torch.Tensor) -> tuple[Backbone, dict[str, torch.Tensor]]:
+    backbone = bench.load(folder)
+    assert isinstance(backbone, Backbone)
+    with torch.no_grad():
+        return backbone, backbone.features(images)
+
+
+@pytest.mark.parametrize("epsilon", [1e-12, 1e-3])
+def test_vit_with_the_epsilon_of_its_configuration(tmp_path: Path, epsilon: float) -> None:
+    config = transformers.ViTConfig(**SMALL, layer_norm_eps=epsilon)
+    model = transformers.ViTForImageClassification(config)
+    images = torch.randn(2, 3, 224, 224) * 0.05
+    backbone, out = _features(_saved(model, tmp_path), images)
+    with torch.no_grad():
+        expected = model(images, output_hidden_states=False).logits
+    torch.testing.assert_close(out["logits"], expected, rtol=1e-4, atol=1e-4)
+    assert backbone.card.layout is not None
+    assert backbone.card.layout.startswith("Hugging Face ViT")
+    assert f"norm_eps={epsilon!r}" in backbone.card.architecture
+
+
+def test_the_processor_says_the_transform(tmp_path: Path) -> None:
+    _saved(transformers.ViTModel(transformers.ViTConfig(**SMALL), add_pooling_layer=False), tmp_path)
+    processor = {
+        "do_resize": True,
+        "size": {"shortest_edge": 256},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": 224, "width": 224},
+        "image_mean": [0.1, 0.2, 0.3],
+        "image_std": [0.5, 0.6, 0.7],
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    transform = bench.load(tmp_path).card.transform
+    assert transform is not None
+    assert (transform.resize, transform.crop, transform.interpolation) == (256, 224, "bicubic")
+    assert (transform.mean, transform.std) == ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+
+
+def test_a_damaged_configuration_is_refused(tmp_path: Path) -> None:
+    _saved(transformers.ViTModel(transformers.ViTConfig(**SMALL), add_pooling_layer=False), tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(BenchError, match="no readable JSON"):
+        bench.load(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_clip_image_tower(tmp_path: Path, activation: str) -> None:
+    vision = {
+        **SMALL,
+        "hidden_act": activation,
+        "hidden_size": 768,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "patch_size": 32,
+    }
+    model = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**vision))
+    images = torch.randn(1, 3, 224, 224) * 0.05
+    _, out = _features(_saved(model, tmp_path), images)
+    with torch.no_grad():
+        expected = model(images).pooler_output
+    torch.testing.assert_close(out["pooled"], expected, rtol=1e-3, atol=1e-3)
