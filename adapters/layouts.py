@@ -338,6 +338,14 @@ LAYOUTS: tuple[Layout, ...] = (
         timm_transform=True,
     ),
     Layout(
+        "torchvision ViT",
+        None,
+        (r".*/(?:\S*\.)?encoder\.layers\.encoder_layer_0\.ln_1\.weight",),
+        transform=BILINEAR,
+        feature="cls",
+        classifier=True,
+    ),
+    Layout(
         "Hugging Face CLIP",
         "clip",
         (r".*/(?:\S*\.)?embeddings\.patch_embedding\.weight", r".*/(?:\S*\.)?pre_layrnorm\.weight"),
