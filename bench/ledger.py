@@ -13,7 +13,7 @@ import re
 import secrets
 import unicodedata
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -89,12 +89,12 @@ class Ledger:
             raise BenchError(f"{path} holds the run '{record.run}': a record's file is named after its run")
         return record
 
-    def outcomes(self, record: Record, path: str) -> dict[str, np.ndarray]:
-        """The arrays of the outcome table ``path`` of ``record``, its digest checked.
+    def outcomes(self, record: Record, path: str, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+        """The arrays of the outcome table ``path`` of ``record`` (those of ``names`` alone), its digest checked.
 
         Raises `BenchError` when the table is missing, damaged, outside the ledger or not plain arrays.
         """
-        return _unpack(self._content(record, path), self.folder / path)
+        return _unpack(self._content(record, path), self.folder / path, names)
 
     def check(self) -> list[str]:
         """One sentence per fault: files that are no records, artifacts missing, damaged or outside the folder."""
@@ -178,13 +178,13 @@ def _pack(arrays: Mapping[str, np.ndarray], path: str) -> bytes:
     return stream.getvalue()
 
 
-def _unpack(content: bytes, path: Path) -> dict[str, np.ndarray]:
+def _unpack(content: bytes, path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > LARGEST_ARTIFACT:
                 raise BenchError(f"the outcomes {path} unpack to more than {LARGEST_ARTIFACT >> 30} GiB")
         # allow_pickle=False is what keeps an artifact from running code (law 5).
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            return {name: archive[name] for name in archive.files if names is None or name in names}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise BenchError(f"the outcomes {path} are not an npz of plain arrays: {error}") from None

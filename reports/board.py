@@ -158,18 +158,21 @@ def _sections(board: Board, labels: dict[Column, str], headlines: set[Column]) -
         columns = sorted(set(part["column"]), key=lambda c: (c not in headlines, c.suite, c.protocol, c))
         values = {(model, column): value for model, column, value in part[["model", "column", "value"]].to_numpy()}
         models = _best_first(list(dict.fromkeys(part["model"])), columns, values)
+        alike: dict[tuple[str, ...], list[Column]] = {}
+        for c in columns:
+            alike.setdefault((c.suite, c.metric, c.protocol, labels[c]), []).append(c)
         heads = [
-            Head(c, f"{c.suite} {c.metric}", subtitle(c, columns, labels), c in headlines) for c in columns
-        ]  # fmt: skip
+            Head(c, f"{c.suite} {c.metric}", subtitle(c, among, label), c in headlines)
+            for (*_, label), among in alike.items()
+            for c in among
+        ]
+        heads.sort(key=lambda head: (not head.headline, head.column.suite, head.column.protocol, head.column))
         yield Section(str(dataset), str(split), str(fingerprint), int(part["n"].max()), heads, models)
 
 
-def subtitle(column: Column, among: Sequence[Column], labels: dict[Column, str]) -> str:
+def subtitle(column: Column, alike: Sequence[Column], label: str) -> str:
     """Protocol and setting; and, when another column has the same two, what makes them incomparable."""
-    parts = [column.protocol]
-    if labels[column]:
-        parts.append(labels[column])
-    same = [c for c in among if c[:2] == column[:2] and c.protocol == column.protocol and labels[c] == labels[column]]
+    parts = [column.protocol, label] if label else [column.protocol]
     told = {
         "engine": column.engine,
         "precision": column.precision,
@@ -179,7 +182,7 @@ def subtitle(column: Column, among: Sequence[Column], labels: dict[Column, str])
         "transform": f"transform {column.transform}",
         "settings": column.settings,
     }
-    fields = {name for other in same for name in map(called, differing(column, other))}
+    fields = {name for other in alike for name in map(called, differing(column, other))}
     return ", ".join([*parts, *(text for name, text in told.items() if name in fields)])
 
 

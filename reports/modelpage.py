@@ -23,6 +23,8 @@ Document = dict[str, Any]
 CLASSES_DRAWN = 100
 """Classes in a chart of classes; with more, the best and the worst half of that many."""
 CONFUSION_DRAWN = 40
+ROWS_AT_MOST = 2_000
+"""Measurements listed on a page, the newest run's and its headlines first; the CSV has all."""
 
 
 def slug(model: Model) -> str:
@@ -81,10 +83,10 @@ def runs(records: Sequence[Record]) -> list[Document]:
 
 
 def measurements(records: Sequence[Record]) -> list[Document]:
-    """Every measurement of every run, newest run first, headlines first within one."""
-    found = []
+    """The measurements of every run, newest run first, headlines first within one; `ROWS_AT_MOST` of them."""
+    found: list[Document] = []
     for record in reversed(records):
-        for m in sorted(record.measurements, key=lambda m: not m.headline):
+        for m in sorted(record.measurements, key=lambda m: not m.headline)[: ROWS_AT_MOST - len(found)]:
             interval = "none" if m.interval is None else f"{number(m, m.interval[0])} to {number(m, m.interval[1])}"
             notes = [m.interval_note or "", "" if m.verified else "unverified", provenance(m)]
             found.append(
@@ -227,13 +229,15 @@ def _classes(m: Measurement, table: Table) -> list[Document]:
 
 
 def _confusion(what: str, m: Measurement, label: np.ndarray, prediction: np.ndarray) -> Document:
-    pairs, counts = np.unique(np.stack([label, prediction], axis=1), axis=0, return_counts=True)
-    totals = {int(c): int((label == c).sum()) for c in np.unique(label)}
+    known, codes = np.unique(np.concatenate([label, prediction]), return_inverse=True)
+    pairs = np.bincount(codes[: len(label)] * len(known) + codes[len(label) :], minlength=len(known) ** 2)
+    counts = pairs.reshape(len(known), len(known))
+    totals = counts.sum(axis=1)
+    names = [str(int(c)) for c in known]
     values = [
-        {"t": str(int(t)), "p": str(int(p)), "n": int(n), "share": round(100 * int(n) / totals[int(t)], 2)}
-        for (t, p), n in zip(pairs, counts, strict=True)
+        {"t": names[t], "p": names[p], "n": int(counts[t, p]), "share": round(100 * float(counts[t, p] / totals[t]), 2)}
+        for t, p in np.argwhere(counts)
     ]
-    names = [str(c) for c in sorted({int(v) for v in np.unique(pairs)})]
     encoding = {
         "x": {"field": "p", "type": "nominal", "sort": names, "title": "Predicted"},
         "y": {"field": "t", "type": "nominal", "sort": names, "title": "True"},

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CELLS_ON_PAGE = 6_000
 """Beyond this many measured cells the board shows headline columns alone; the model pages show the rest."""
+_READ = {"label", "prediction", "correct", "correct5", "intersection", "union"}
 _AUDIT = ("basis", "severity", "note")
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -137,11 +138,13 @@ def page(board: Board, outcomes: _Outcomes, pages: Mapping[Model, str], problems
 
 def _model_page(templates: Environment, model: Model, records: list[Record], outcomes: _Outcomes) -> str:
     drawn = modelpage.charts(records[-1], outcomes)
+    listed = modelpage.measurements(records)
     return templates.get_template("model.html").render(
         model=model,
         facts=modelpage.facts(records[-1]),
         charts=drawn,
-        measurements=modelpage.measurements(records),
+        measurements=listed,
+        more=sum(len(r.measurements) for r in records) - len(listed),
         runs=modelpage.runs(records),
         data=_json([{"id": c["id"], "spec": c["spec"]} for c in drawn]),
         **_shared("base.css"),
@@ -164,7 +167,7 @@ class _Outcomes:
             if len(self._known) >= 64:
                 self._known.pop(next(iter(self._known)))
             try:
-                self._known[m.outcomes] = self._ledger.outcomes(self._records[run], m.outcomes)
+                self._known[m.outcomes] = self._ledger.outcomes(self._records[run], m.outcomes, _READ)
             except BenchError:
                 self._known[m.outcomes] = None
         return self._known[m.outcomes]

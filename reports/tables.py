@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Table = dict[str, Any]
 Document = dict[str, Any]
 
+COLUMNS_AT_MOST = 60
+"""Columns of a measured table on the board; nobody reads more, and a browser does not draw a thousand."""
 TEXT = ("method", "year", "family", "backbone", "loss", "data")
 _TITLES = {
     "method": "Method",
@@ -176,7 +178,8 @@ def measured(cell: Cell, place: Place | None) -> Document:
 
 def section_table(board: Board, section: Section, number: int, outcomes: Outcomes | None, *, everything: bool) -> Table:
     """All that was measured on one data set; without ``everything`` the headline columns alone."""
-    heads = [h for h in section.heads if everything or h.headline] or section.heads
+    wanted = [h for h in section.heads if everything or h.headline] or section.heads
+    heads = wanted[:COLUMNS_AT_MOST]
     columns: list[Document] = [
         {"key": "model", "title": "Model", "group": "", "kind": "text"},
         {"key": "architecture", "title": "Architecture", "group": "", "kind": "text"},
@@ -206,6 +209,8 @@ def section_table(board: Board, section: Section, number: int, outcomes: Outcome
             rows.append({**row, "cells": cells, "model": model})
     title = f"{section.dataset} {section.split}"
     note = f"{section.samples:,} samples, fingerprint {section.fingerprint[:19]}. Intervals are 95 %."
+    if len(heads) < len(section.heads):
+        note += f" {len(section.heads) - len(heads):,} more columns are in leaderboard.csv and on the models' pages."
     return {"id": f"measured-{number}", "title": title, "note": note, "columns": columns, "rows": rows}
 
 

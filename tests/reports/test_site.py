@@ -273,6 +273,18 @@ def test_out_must_be_a_folder(make: Maker, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_record_of_very_many_measurements_is_still_a_page(make: Maker, tmp_path: Path) -> None:
+    first = make().measurements[0].model_copy(update={"outcomes": None})
+    many = [first.model_copy(update={"settings": {"k": k, "temperature": 0.07}}) for k in range(1, 5001)]
+    make(measurements=many, runs=tmp_path / "runs")
+    summary = publish(tmp_path / "runs", tmp_path / "site")
+    assert summary.page.stat().st_size < 3_000_000
+    assert "4,940 more columns" in measured_table(summary)["note"]
+    page = next((tmp_path / "site" / "models").iterdir()).read_text()
+    assert "3,000 more are in" in page
+    assert len(pd.read_csv(tmp_path / "site" / "leaderboard.csv")) == 5000
+
+
 @pytest.mark.slow
 def test_two_thousand_records(make: Maker, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
