@@ -76,6 +76,8 @@ class Engine:
         self.progress = progress
         self.device: torch.device = choose(device)
         self.timings: dict[str, float] = {}
+        self.forwarded = 0
+        """Images that went through a network in this run: with ``timings["forward"]``, its throughput."""
         self.left_out: dict[Source, dict[str, Any]] = {}
         self._started = time.perf_counter()
         self._opened: dict[str, Splits] = {}
@@ -244,6 +246,7 @@ class Engine:
                 )
             for stage in ("decode", "forward", "wait", "write"):
                 self.timings[stage] = self.timings.get(stage, 0.0) + extraction.timings.get(stage, 0.0)
+            self.forwarded += extraction.decoded
             if left_out := extraction.details():
                 self.left_out.setdefault(source, {})[split] = left_out
             found[split] = extraction.features
@@ -322,7 +325,11 @@ class Engine:
             model=student.card,
             teacher=teacher.card if teacher is not None else None,
             measurements=measurements,
-            environment={**environment(device), "peak_memory_mb": peak_memory_mb(device)},
+            environment={
+                **environment(device),
+                "peak_memory_mb": peak_memory_mb(device),
+                "images_forwarded": self.forwarded,
+            },
             timings={**self.timings, "total": time.perf_counter() - self._started},
         )
         if self.runs is not None:

@@ -74,6 +74,23 @@ def accuracy_difference(first: np.ndarray, second: np.ndarray, confidence: float
     return Difference(value, min(low, value), max(high, value), mcnemar(gained, lost)[0])
 
 
+def mean_difference(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) -> Difference:
+    """Mean of ``second`` minus ``first``, float [N] over the same samples: Student's paired interval and test.
+
+    One sample has no spread to judge by, and gives an interval without end.
+    """
+    from scipy.stats import t
+
+    gains = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
+    n, value = len(gains), float(gains.mean())
+    if n < 2:
+        return Difference(value, -math.inf, math.inf, 1.0)
+    error = float(gains.std(ddof=1)) / math.sqrt(n)
+    reach = float(t.ppf(0.5 + confidence / 2, n - 1)) * error
+    p = (1.0 if value == 0 else 0.0) if error == 0 else 2 * float(t.sf(abs(value) / error, n - 1))
+    return Difference(value, value - reach, value + reach, p)
+
+
 def mean_per_class_difference(
     labels: np.ndarray,
     first: np.ndarray,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ LISTED = 200
 """Flipped samples listed each way; their number is always told."""
 
 
+CLOSE = 1e-8
+"""Fractions nearer than this are the same number: per-sample values are kept in single precision."""
 RIGHT = {"top5": "correct5"}
 """The array of an outcome table that says which samples a metric counts as right, where it is not ``correct``."""
 
@@ -219,14 +222,15 @@ def _pair(a: Measurement, b: Measurement, tables: _Tables, confidence: float) ->
     if isinstance(found, str):
         difference, method, note = None, "none", found
     else:
-        difference, method, note = difference_of(a.metric, *found, a.value, b.value, confidence)
+        scale = 100.0 if a.unit == "%" else 1.0
+        difference, method, note = difference_of(a.metric, *found, pair.difference / scale, confidence)
         if method == "paired" or a.metric in {"top1", "mean_per_class"}:
             _add_samples(pair, *found)
     if difference is None:
         difference = _unpaired(a, b, confidence)
         if difference is not None:
             method = "unpaired"
-    if difference is not None:
+    if difference is not None and math.isfinite(difference.low):
         scale = 100.0 if a.unit == "%" else 1.0
         pair.interval = (scale * difference.low, scale * difference.high)
         pair.p, pair.method = difference.p, method
@@ -238,34 +242,35 @@ def difference_of(
     metric: str,
     first: Mapping[str, np.ndarray],
     second: Mapping[str, np.ndarray],
-    value_first: float,
-    value_second: float,
+    change: float,
     confidence: float,
 ) -> tuple[paired.Difference | None, str, str | None]:
-    """(second minus first as a fraction, method, why not) from outcome tables.
+    """(second minus first, method, why not) from outcome tables; accuracies as fractions.
 
     Tables with ``intersection`` and ``union`` [N, C] give mean IoU; those with ``label`` and ``correct`` [N] accuracy
-    and mean-per-class accuracy. A table whose own accuracy is not the record's value belongs to another metric, and is
-    not used.
+    and mean-per-class accuracy; an array of the metric's own name its mean. ``change`` is what the records say: tables
+    that say otherwise are those of another metric, and are not used.
     """
     if {"intersection", "union"} <= set(first) & set(second):
         pairs = (first["intersection"], first["union"]), (second["intersection"], second["union"])
         if pairs[0][0].shape != pairs[1][0].shape:
             return None, "none", "the outcomes are of other samples: their numbers differ"
         return paired.ratio_difference(*pairs, confidence=confidence), "paired bootstrap", None
-    right = RIGHT.get(metric, "correct")
+    right = metric if metric in first else RIGHT.get(metric, "correct")
     if right not in first or right not in second:
         return None, "none", "the outcomes hold nothing that can be paired for this metric"
     a, b = first[right], second[right]
     if a.shape != b.shape or a.ndim != 1:
         return None, "none", "the outcomes are of other samples: their numbers differ"
-    if metric == "mean_per_class" and "label" in first:
+    method = "paired"
+    if right == metric:
+        found = paired.mean_difference(a, b, confidence)
+    elif metric == "mean_per_class" and "label" in first:
         found = paired.mean_per_class_difference(first["label"], a, b, confidence=confidence)
         method = "paired bootstrap"
     else:
         found = paired.accuracy_difference(a, b, confidence)
-        method = "paired"
-    if abs(100 * found.value - (value_second - value_first)) > 1e-6:
+    if not math.isclose(found.value, change, rel_tol=1e-4, abs_tol=CLOSE):
         return None, "none", "the outcomes kept are those of another metric"
     return found, method, None
 

@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.record import Measurement, Record
 from bench.stats import _z
 from reports.baseline import Source
-from reports.compare import RIGHT
+from reports.compare import CLOSE, RIGHT
 
 SAME_PREDICTIONS = 99.9
 """Percent of predictions that the same weights must share under changed code, before a note says otherwise."""
@@ -64,7 +64,7 @@ def sampling(metric: str, ours: list[Table], theirs: list[Table], difference: fl
             return "the outcomes are of other samples"
         found = paired.ratio_difference(sides[0], sides[1])
         return (found.high - found.low) / (2 * _z(0.95))
-    name = RIGHT.get(metric, "correct")
+    name = metric if metric in tables[0] else RIGHT.get(metric, "correct")
     if not all(name in t for t in tables):
         return "the outcomes hold nothing that can be paired"
     right = [t[name].astype(float) for t in tables]
@@ -74,11 +74,13 @@ def sampling(metric: str, ours: list[Table], theirs: list[Table], difference: fl
     if any(not np.array_equal(labels[0], other) for other in labels[1:]):
         return "the outcomes are of other samples: their labels differ"
     gains = np.mean(right[len(ours) :], axis=0) - np.mean(right[: len(ours)], axis=0)
-    if metric == "mean_per_class" and labels:
+    if name == metric:
+        value, error = float(gains.mean()), float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
+    elif metric == "mean_per_class" and labels:
         value, error = _per_class(labels[0], gains)
     else:
         value, error = float(gains.mean()), paired.standard_error(gains)
-    if abs(value - difference) > 1e-8:
+    if not math.isclose(value, difference, rel_tol=1e-4, abs_tol=CLOSE):
         return "the outcomes kept are those of another metric"
     return error
 

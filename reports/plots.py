@@ -148,7 +148,8 @@ def _by_speed(board: Any) -> Document | None:
         for record in board.records[model]:
             seconds = record.timings.get("forward", 0.0)
             images = record.environment.get("images_forwarded")
-            if seconds > 0 and isinstance(images, int | float) and images > 0:
+            # With a teacher in the run, two networks shared those seconds.
+            if record.teacher is None and seconds > 0 and isinstance(images, int | float) and images > 0:
                 rates.append(images / seconds)
         return statistics.median(rates) if rates else None
 

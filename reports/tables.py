@@ -52,6 +52,7 @@ KD = (
     ("glue_avg", "GLUE", "Avg"),
     ("squad11_f1", "SQuAD 1.1", "F1"),
 )
+_NETWORKS = {'{"network":"student"}': "cifar100_student", '{"network":"teacher"}': "cifar100_teacher"}
 UNIFORM = {"linear/dinov2", "linear/dinov2-cached", "linear/logreg"}
 """One recipe for every network, so that a column of them compares networks; other recipes are each paper's own."""
 FAMILIES = {
@@ -72,8 +73,8 @@ def survey_key(column: Column) -> str | None:
         ("linear", "top1", "imagenet"): "in1k_lp_uniform" if recipe in UNIFORM else "in1k_lp",
         ("finetune", "top1", "imagenet"): "in1k_ft",
         ("linear", "top1", "inat18"): "inat18_lp",
-        ("agreement", "student_top1", "cifar100"): "cifar100_student",
-        ("agreement", "teacher_top1", "cifar100"): "cifar100_teacher",
+        ("agreement", "top1", "cifar100"): _NETWORKS.get(column.settings),
+        ("agreement", "gain", "cifar100"): "cifar100_delta" if column.settings == '{"over":"baseline"}' else None,
         ("glue", "avg", "glue"): "glue_avg",
         ("squad", "f1", "squad"): "squad11_f1",
     }
@@ -137,7 +138,8 @@ def _chosen(board: Board, keys: list[str]) -> tuple[dict[str, Column], list[str]
     candidates: dict[str, list[Column]] = {}
     for column, cells in board.columns.items():
         key = survey_key(column)
-        if key in keys and any(cell.newest.headline for cell in cells.values()):
+        # Of a suite that reports many settings the survey's column is the headline; a role is a setting of its own.
+        if key in keys and (column.suite == "agreement" or any(cell.newest.headline for cell in cells.values())):
             candidates.setdefault(str(key), []).append(column)
     chosen, left_out = {}, []
     for key, columns in candidates.items():

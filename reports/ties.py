@@ -95,5 +95,6 @@ def _paired(best: Cell, other: Cell, outcomes: Outcomes) -> paired.Difference | 
         return None
     if "label" in first and "label" in second and not np.array_equal(first["label"], second["label"]):
         return None
-    found, _, _ = difference_of(a.metric, first, second, a.value, b.value, 0.95)
+    scale = 100.0 if a.unit == "%" else 1.0
+    found, _, _ = difference_of(a.metric, first, second, (b.value - a.value) / scale, 0.95)
     return found

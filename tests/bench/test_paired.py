@@ -15,6 +15,7 @@ from bench.paired import (
     benjamini_hochberg,
     holm,
     mcnemar,
+    mean_difference,
     mean_per_class_difference,
     ratio_difference,
     standard_error,
@@ -109,6 +110,17 @@ def test_one_class_and_one_sample() -> None:
         accuracy_difference(np.array([], bool), np.array([], bool))
     with pytest.raises(ValueError, match="one shape"):
         accuracy_difference(np.array([True]), np.array([True, False]))
+
+
+def test_mean_difference_is_the_paired_t_test() -> None:
+    rng = np.random.default_rng(2)
+    first, second = rng.random(50), rng.random(50) + 0.1
+    found = mean_difference(first, second)
+    known = reference.ttest_rel(second, first)
+    assert found.p == pytest.approx(known.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(known.confidence_interval(0.95)))
+    assert mean_difference(first, first) == (0, 0, 0, 1)
+    assert mean_difference(first[:1], second[:1]).high == math.inf
 
 
 def test_mean_iou_is_accumulated_before_the_ratio() -> None:

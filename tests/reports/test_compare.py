@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from bench.errors import BenchError
-from bench.ledger import Ledger
+from bench.ledger import Ledger, artifact
 from bench.paired import mcnemar
 from bench.record import Engine, Record
 from reports.compare import Comparison, compare, run
@@ -161,3 +162,22 @@ def test_files_that_are_no_records(tmp_path: Path) -> None:
         run(tmp_path / "x.json", tmp_path / "x.json")
     with pytest.raises(BenchError, match="no record at"):
         run(tmp_path / "nothing.json", tmp_path / "x.json")
+
+
+def test_values_of_samples_are_paired_as_they_are(make: Maker, tmp_path: Path) -> None:
+    """A divergence in natural units: Student's paired interval of the arrays that bear the metric's name."""
+    values = {}
+    for i, name in enumerate(("a", "b")):
+        kl = np.random.default_rng(i).random(200).astype(np.float32)
+        values[name] = kl.astype(float)
+        given = {"metric": "kl", "unit": "", "higher_is_better": False, "value": float(kl.mean()), "interval": None}
+        record = make(name, run=name, interval_note="bootstrap", **given)
+        m = record.measurements[0].model_copy(update={"outcomes": artifact(name, "pair"), "headline": True})
+        record.measurements = [m]
+        table = {"label": np.zeros(200, int), "kl": kl, "correct": kl < 0.5}
+        Ledger(tmp_path).add(record, {"pair": table})
+    [pair] = run(tmp_path / "a.json", tmp_path / "b.json").pairs
+    known = scipy.stats.ttest_rel(values["b"], values["a"])
+    assert pair.method == "paired"
+    assert pair.p == pytest.approx(known.pvalue)
+    assert pair.interval == pytest.approx(tuple(known.confidence_interval(0.95)))

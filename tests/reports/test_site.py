@@ -19,9 +19,11 @@ import vl_convert
 
 from bench.errors import BenchError
 from bench.record import Engine, Record
-from reports.board import assemble
+from reports.board import Board, assemble
 from reports.comparable import Column
+from reports.plots import charts
 from reports.site import Summary, publish
+from reports.tables import KD, SSL, survey
 
 Maker = Callable[..., Record]
 
@@ -271,6 +273,42 @@ def test_out_must_be_a_folder(make: Maker, tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "deep" / "er" / "site").iterdir()) == [
         "assets", "index.html", "leaderboard.csv", "leaderboard.md", "licences.txt", "models",
     ]  # fmt: skip
+
+
+def test_a_measured_student_stands_beside_the_distillation_survey(make: Maker, tmp_path: Path) -> None:
+    m = (
+        make()
+        .measurements[0]
+        .model_copy(update={"suite": "agreement", "protocol": "agreement/x@1", "dataset": "cifar100", "outcomes": None})
+    )
+    roles = [
+        m.model_copy(update={"settings": {"network": role}, "value": value, "headline": False})
+        for role, value in (("student", 71.5), ("teacher", 75.5), ("baseline", 70.0))
+    ]
+    gain = m.model_copy(update={"metric": "gain", "settings": {"over": "baseline"}, "value": 1.5, "headline": False})
+    make("student", measurements=[*roles, gain], runs=tmp_path / "runs")
+    tables = board_of(publish(tmp_path / "runs", tmp_path / "site"))["tables"]
+    kd = next(t for t in tables if t["id"] == "kd")
+    [row] = [row for row in kd["rows"] if row["kind"] == "measured"]
+    shown = dict(zip([c["key"] for c in kd["columns"]], row["cells"], strict=True))
+    assert shown["cifar100_student"]["v"] == "71.50"
+    assert shown["cifar100_teacher"]["v"] == "75.50"
+    assert shown["cifar100_delta"]["v"] == "1.50"
+
+
+def test_throughput_is_drawn_from_forwards_that_were_timed(make: Maker) -> None:
+    timed = {"environment": {"images_forwarded": 3000}, "timings": {"forward": 10.0}}
+    stored = {"environment": {"images_forwarded": 0}, "timings": {"forward": 0.0}}
+    taught = {**timed, "teacher": make().model}
+
+    def speeds(*records: Record) -> list[float]:
+        drawn = charts(*(survey(k, k, c, Board(), None)[0] for k, c in (("ssl", SSL), ("kd", KD))), assemble(records))
+        found = [c["spec"]["layer"][0]["data"]["values"] for c in drawn if c["id"] == "speed"]
+        return [point["x"] for point in found[0]] if found else []
+
+    assert speeds(make("a", **timed), make("b", **timed)) == [300.0, 300.0]
+    assert speeds(make("a", **timed), make("b", **stored)) == [], "one point compares nothing"
+    assert speeds(make("a", **timed), make("b", **taught)) == [], "two networks shared those seconds"
 
 
 def test_a_record_of_very_many_measurements_is_still_a_page(make: Maker, tmp_path: Path) -> None:
