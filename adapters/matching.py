@@ -203,7 +203,7 @@ def _refuse_key(file: str, weights_key: str, sets: list[WeightSet], tries: list[
     if not named:
         raise BenchError(f"{file} has no weight set '{weights_key}' that fills a known architecture{there}")
     worst = min(named, key=lambda t: t.fit.badness)
-    raise BenchError(f"{file}: '{weights_key}' {_shortfall(worst)}{there}")
+    raise BenchError(f"{file}: the weights '{weights_key}' {_shortfall(worst)}{there}")
 
 
 def _misfit(
@@ -223,7 +223,8 @@ def _misfit(
             f"{file}: no known architecture has tensors like those in {where} ({len(largest.tensors)} of them: "
             f"{names}, ...): name it with --arch"
         )
-    sentence = f"{file}: {'the weights' if not best.label else repr(best.label)} {_shortfall(best)}"
+    label = f" '{best.label}'" if best.label else ""
+    sentence = f"{file}: the weights{label} {_shortfall(best)}"
     better = sorted((t for t in guesses if t.fit.badness < best.fit.badness), key=lambda t: t.order)
     if better:
         found = better[0]
@@ -247,7 +248,7 @@ def _shortfall(attempt: _Try) -> str:
         words.append(f"without a place in it {_few(found.structural)}")
     elif found.too_much_unknown:
         words.append(f"too large unknown parts {_few(found.unused)}")
-    return "; ".join([", ".join(words)])
+    return ", ".join(words)
 
 
 def _few(names: Sequence[str]) -> str:
