@@ -146,6 +146,12 @@ class Engine:
             raise BenchError(
                 f"{self.request.model} brings its own samples, so --data {self.request.data} cannot apply: leave it out"
             )
+        if stored and self.request.limit is not None:
+            raise BenchError(f"--limit chooses among images, and {self.request.model} are features: shorten the arrays")
+        if stored and self.request.precision not in ("auto", "fp32"):
+            raise BenchError(
+                f"--precision {self.request.precision} is that of the forward pass, which {self.request.model} is past"
+            )
         items = []
         for name, card in self.cards.items():
             suite: Suite = resolve("suites", name)()

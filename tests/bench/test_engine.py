@@ -184,6 +184,10 @@ def test_a_killed_runs_finished_suites_are_taken_over(pictures, tmp_path, monkey
 def test_refusals(pictures, features_dir, tmp_path):
     with pytest.raises(bench.BenchError, match="brings its own samples"):
         bench.run(f"features:{features_dir}", ["knn"], "demo")
+    with pytest.raises(bench.BenchError, match="--limit chooses among images"):
+        bench.run(f"features:{features_dir}", ["knn"], limit=5)
+    with pytest.raises(bench.BenchError, match="--precision bf16"):
+        bench.run(f"features:{features_dir}", ["knn"], precision="bf16")
     with pytest.raises(bench.BenchError, match="teacher"):
         run(pictures, teacher=MODEL)
     with pytest.raises(bench.BenchError, match="seed"):
