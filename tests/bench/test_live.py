@@ -142,7 +142,7 @@ def test_one_rank_evaluates_within_a_process_group_while_the_others_go_on(tmp_pa
     script = tmp_path / "train.py"
     script.write_text(TRAINING)
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path)],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script, tmp_path],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
