@@ -5,6 +5,8 @@ from bench.registry import Entry
 TABLE = {
     "knn": Entry("suites.knn:KNN", "k nearest neighbours, weighted vote, exact search"),
     "linear": Entry("suites.linear:Linear", "linear probe on frozen features"),
+    "ridge": Entry("suites.ridge:Ridge", "ridge regression on one-hot targets, the cheap probe"),
+    "quality": Entry("suites.quality:Quality", "label-free quality: RankMe, alpha-ReQ, NESum, uniformity"),
     "agreement": Entry("suites.agreement:Agreement", "whether a student predicts what its teacher predicts"),
     "similarity": Entry("suites.similarity:Similarity", "how alike student and teacher represent the same samples"),
     "logits": Entry("suites.logit_suite:LogitStructure", "class structure of the logits, student against teacher"),

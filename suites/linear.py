@@ -102,7 +102,7 @@ def probe(task: Task, labels: Labels, x: np.ndarray) -> tuple[float, list[dict[s
     return chosen, path, fit
 
 
-def holdout(y: np.ndarray, share: float, seed: int) -> np.ndarray:
+def holdout(y: np.ndarray, share: float, seed: int, remedy: str = "set linear.C to a number") -> np.ndarray:
     """bool [N]: a stratified random part of about ``share``; a class keeps at least one sample to learn from."""
     rng = np.random.default_rng(seed)
     held = np.zeros(len(y), dtype=bool)
@@ -118,7 +118,7 @@ def holdout(y: np.ndarray, share: float, seed: int) -> np.ndarray:
         quota[int(np.argmax(counts))] = 1 if counts.max() > 1 else 0
     held[order[by_class[rank_in_class < quota[shuffled[by_class]]]]] = True
     if not held.any():
-        raise BenchError("every class has a single training sample: nothing can be held out; set linear.C to a number")
+        raise BenchError(f"every class has a single training sample: nothing can be held out; {remedy}")
     return held
 
 

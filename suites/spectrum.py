@@ -12,18 +12,44 @@ def rankme(x: np.ndarray, *, epsilon: float = 1e-7) -> float:
 
     Garrido et al. 2023. At most min(N, p); compare only at equal N and p.
     """
-    sigma = np.linalg.svd(_matrix(x), compute_uv=False)
+    return rankme_of(np.linalg.svd(_matrix(x), compute_uv=False), epsilon)
+
+
+def rankme_of(sigma: np.ndarray, epsilon: float = 1e-7) -> float:
+    """RankMe from the singular values [p] of the uncentred features."""
+    if not sigma.any():
+        raise BenchError("the features are zero throughout: their spectrum says nothing")
     p = sigma / sigma.sum() + epsilon
+    p = p[p > 0]
     return float(np.exp(-(p * np.log(p)).sum()))
 
 
 def nesum(x: np.ndarray) -> float:
     """Sum of the covariance's eigenvalues over the largest (He & Ozay 2022); from 1 to p."""
     centred = _matrix(x) - x.mean(axis=0, dtype=np.float64)
-    eigenvalues = np.square(np.linalg.svd(centred, compute_uv=False))
+    return nesum_of(np.square(np.linalg.svd(centred, compute_uv=False)))
+
+
+def nesum_of(eigenvalues: np.ndarray) -> float:
+    """NESum from the covariance's eigenvalues [p], largest first."""
     if not eigenvalues[0] > 0:
         raise BenchError("NESum is undefined: the features are the same for every sample")
     return float(eigenvalues.sum() / eigenvalues[0])
+
+
+def alpha_req(eigenvalues: np.ndarray, first: int, last: int) -> tuple[float, int] | None:
+    """(alpha, the last rank used) of lambda_i ~ i^-alpha over ranks ``first``..``last`` (Agrawal et al. 2022).
+
+    Least squares on (log i, log lambda_i) of the covariance's eigenvalues [p], largest first. Ranks whose eigenvalue
+    is within rounding of zero are left out; None when fewer than three are left.
+    """
+    floor = eigenvalues[0] * len(eigenvalues) * np.finfo(np.float64).eps
+    last = min(last, int((eigenvalues > floor).sum()))
+    if last - first < 2:
+        return None
+    ranks = np.arange(first, last + 1)
+    slope = np.polyfit(np.log(ranks), np.log(eigenvalues[first - 1 : last]), 1)[0]
+    return float(-slope), last
 
 
 def _matrix(x: np.ndarray) -> np.ndarray:

@@ -191,3 +191,12 @@ def test_inverse_distance_votes():
         for n, d in zip(near, distance, strict=True)
     ]
     np.testing.assert_array_equal(made.outcomes[0].arrays["prediction"], want)
+
+
+@pytest.mark.parametrize("name", ["ibot", "dinov2", "dinov3"])
+def test_papers_that_took_over_dinos_rule_get_dinos_numbers(name):
+    (x, y), (q, t) = clusters(0, 300, 8), clusters(1, 60, 8)
+    dino, _ = evaluate("knn", (x, y), (q, t))
+    theirs, _ = evaluate("knn", (x, y), (q, t), protocol=name)
+    assert {m.protocol for m in theirs} == {f"knn/{name}@1"}
+    assert [(m.metric, m.settings, m.value) for m in theirs] == [(m.metric, m.settings, m.value) for m in dino]
