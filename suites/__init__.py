@@ -5,6 +5,7 @@ from bench.registry import Entry
 TABLE = {
     "knn": Entry("suites.knn:KNN", "k nearest neighbours, weighted vote, exact search"),
     "linear": Entry("suites.linear:Linear", "linear probe on frozen features"),
+    "fewshot": Entry("suites.fewshot:FewShot", "probes from 1 to 10 shots and from 1 % and 10 % of train"),
     "ridge": Entry("suites.ridge:Ridge", "ridge regression on one-hot targets, the cheap probe"),
     "quality": Entry("suites.quality:Quality", "label-free quality: RankMe, alpha-ReQ, NESum, uniformity"),
     "agreement": Entry("suites.agreement:Agreement", "whether a student predicts what its teacher predicts"),

@@ -1,0 +1,85 @@
+"""fewshot: the draws, a second computation of a run, published lists, refusals."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from suitehelp import clusters, evaluate, values
+
+from bench.errors import BenchError
+from suites.classification import labels_of
+from suites.fewshot import drawn, subsets_of
+
+TRAIN, TEST = clusters(0, 300, 4), clusters(1, 80, 4)
+
+
+def test_draws_are_stratified_nested_seeded_and_different():
+    y = TRAIN[1]
+    five, ten = (drawn(y, np.full(4, n), 3) for n in (5, 10))
+    assert list(np.bincount(y[five])) == [5] * 4
+    assert set(five) < set(ten)
+    assert np.array_equal(five, drawn(y, np.full(4, 5), 3))
+    assert not np.array_equal(five, drawn(y, np.full(4, 5), 4))
+
+
+def test_a_class_with_fewer_samples_gives_what_it_has():
+    y = np.array([0] * 30 + [1] * 3)
+    assert list(np.bincount(y[drawn(y, np.full(2, 10), 0)])) == [10, 3]
+
+
+def test_every_size_mean_deviation_and_runs():
+    found, made = evaluate("fewshot", TRAIN, TEST, seed=7, draws=4)
+    assert [m.settings for m in found] == [{"shots": n} for n in (1, 2, 5, 10)] + [{"percent": p} for p in (1.0, 10.0)]
+    for m in found:
+        runs = m.details["runs"]
+        assert m.seeds == [7, 8, 9, 10]
+        assert m.value == pytest.approx(np.mean(runs))
+        assert m.sd == pytest.approx(np.std(runs, ddof=1))
+        # The 97.5 % point of Student's t at three degrees of freedom, from a table.
+        assert m.interval[1] - m.value == pytest.approx(min(3.1824 * m.sd / 2, 100 - m.value), abs=1e-3)
+    assert [m.settings for m in found if m.headline] == [{"percent": 1.0}]
+    ten = subsets_of(made, labels_of(made))[3]
+    for rows, run in zip(ten.draws, found[3].details["runs"], strict=True):
+        reference = LogisticRegression(C=1.0, tol=1e-8, max_iter=5000).fit(TRAIN[0][rows], TRAIN[1][rows])
+        assert run == pytest.approx(100 * reference.score(*TEST), abs=1.3)
+
+
+def test_all_of_train_is_the_plain_probe():
+    few, _ = evaluate("fewshot", TRAIN, TEST, shots=[1000], percent=[100.0], draws=1)
+    whole, _ = evaluate("linear", TRAIN, TEST, C=1.0)
+    assert {m.value for m in few} == {values(whole, "top1")}
+    assert few[0].details["classes_with_fewer_samples"] == 4
+    assert few[0].interval == pytest.approx(whole[0].interval)
+    near, _ = evaluate("fewshot", TRAIN, TEST, percent=[100.0], draws=1, classifier="knn")
+    assert near[-1].value == values(evaluate("knn", TRAIN, TEST, k=[20])[0], "top1")
+
+
+def test_published_lists_by_path(tmp_path):
+    rows = drawn(TRAIN[1], np.full(4, 5), 0)
+    ids = [f"class{c}/image{i}.jpg" for i, c in enumerate(TRAIN[1])]
+    whole, short = tmp_path / "whole.txt", tmp_path / "short.txt"
+    whole.write_text("\n".join(ids[row] for row in rows))
+    short.write_text("\n".join(ids[row].split("/")[1] for row in rows) + "\n\n")
+    (found,), _ = evaluate("fewshot", TRAIN, TEST, ids=(ids, None), lists=[str(whole), str(short)])
+    assert found.settings == {"lists": 2}
+    assert found.sd == 0
+    drawn_alike, _ = evaluate("fewshot", TRAIN, TEST, shots=[5], draws=1)
+    assert found.value == drawn_alike[0].value
+    whole.write_text("nothing.jpg\n")
+    with pytest.raises(BenchError, match=r"first nothing\.jpg"):
+        evaluate("fewshot", TRAIN, TEST, lists=[str(whole)])
+    with pytest.raises(BenchError, match="cannot be read"):
+        evaluate("fewshot", TRAIN, TEST, lists=[str(tmp_path / "none.txt")])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"classifier": "svm"}, "logreg or knn"),
+        ({"shots": [0]}, "1 or more"),
+        ({"percent": [0.0]}, "above 0"),
+        ({"C": 0.0}, "above 0"),
+    ],
+)
+def test_refused_settings(options, said):
+    with pytest.raises(BenchError, match=said):
+        evaluate("fewshot", TRAIN, TEST, **options)
