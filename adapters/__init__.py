@@ -19,5 +19,8 @@ MODELS = {
     "demo:efficientnet-lite1": Entry(TABLE["demo"].target, "ImageNet-1k, supervised, 240 px, classifier included"),
     "demo:efficientnet-lite2": Entry(TABLE["demo"].target, "ImageNet-1k, supervised, 260 px, classifier included"),
     "demo:mobilenetv2": Entry(TABLE["demo"].target, "ImageNet-1k, supervised, 224 px, no classifier"),
+    "demo:trio-teacher": Entry(TABLE["demo"].target, "EfficientNet-Lite0 at 128 px under a head for Fashion-MNIST"),
+    "demo:trio-kd": Entry(TABLE["demo"].target, "ResNet-8, 32 px, Fashion-MNIST, distilled from the trio's teacher"),
+    "demo:trio-plain": Entry(TABLE["demo"].target, "ResNet-8, 32 px, Fashion-MNIST, the same without distillation"),
 }
 """Models that have a name and need no file of the user's; any of them takes ``@SIZE`` for another resolution."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from adapters import resolution
+from adapters import resolution, trio_models
 from adapters.architecture import without_random_init
 from adapters.inorder import in_order
 from adapters.options import refuse
@@ -70,8 +70,10 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
     """A bundled encoder, optionally at another input size (``mobilenetv2@96``)."""
     refuse("demo", arch=arch, weights_key=weights_key)
     name, size = resolution.split(rest)
+    if name in trio_models.NAMES:
+        return resolution.at(trio_models.load(name), size)
     if name not in ENCODERS:
-        raise BenchError(f"unknown demo model '{name}'{nearest(name, list(ENCODERS))}")
+        raise BenchError(f"unknown demo model '{name}'{nearest(name, [*ENCODERS, *trio_models.NAMES])}")
     encoder = ENCODERS[name]
     weights: dict[str, torch.Tensor] = torch.load(_file(name, encoder), map_location="cpu", weights_only=True)
     with without_random_init():
