@@ -1,0 +1,82 @@
+"""Heads learnt together: each ends where a plain torch loop leaves it alone; LARS against its formula."""
+
+import numpy as np
+import pytest
+import torch
+from suitehelp import clusters
+
+from suites.heads import Recipe, lars_update, learn
+
+X, Y = clusters(0, 90, 5, 12)
+
+
+def alone(recipe, rate, seed):
+    """One head, autograd, torch's own SGD (or the LARS formula), layer by layer."""
+    generator = torch.Generator().manual_seed(seed)
+    x, y = torch.tensor(X), torch.tensor(Y)
+    norm = torch.nn.BatchNorm1d(x.shape[1], affine=False, eps=1e-6)
+    layer = torch.nn.Linear(x.shape[1], 5)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(5, x.shape[1], generator=generator) * 0.01)
+        layer.bias.zero_()
+    wd = 0.0 if recipe.lars else recipe.weight_decay
+    sgd = torch.optim.SGD(
+        layer.parameters(), lr=rate, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=wd
+    )
+    order = torch.empty(0, dtype=torch.int64)
+    for step in range(recipe.iterations):
+        while len(order) < recipe.batch:
+            order = torch.cat([order, torch.randperm(len(x), generator=generator)])
+        rows, order = order[: recipe.batch], order[recipe.batch :]
+        z = norm(x[rows]) if recipe.batchnorm else x[rows]
+        sgd.zero_grad()
+        torch.nn.functional.cross_entropy(layer(z), y[rows]).backward()
+        if recipe.lars:
+            g = layer.weight.grad + recipe.weight_decay * layer.weight.detach()
+            layer.weight.grad = g * (0.001 * layer.weight.detach().norm() / g.norm())
+        sgd.param_groups[0]["lr"] = rate * recipe.factor(step)
+        sgd.step()
+    norm.eval()
+    with torch.no_grad():
+        return layer(norm(x) if recipe.batchnorm else x).numpy()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"nesterov": True, "weight_decay": 1e-2},
+        {"schedule": "steps", "milestones": (0.6, 0.8)},
+        {"lars": True, "batchnorm": True, "weight_decay": 1e-3, "warmup": 5},
+    ],
+    ids=["sgd", "nesterov and decay", "steps", "mae"],
+)
+def test_each_head_is_the_loop_run_alone(more):
+    recipe = Recipe(rates=(0.01, 0.1, 1.0), iterations=25, batch=32, **more)
+    heads = learn(X, Y, 5, recipe, seed=4)
+    for head, rate in enumerate(recipe.rates):
+        np.testing.assert_allclose(heads.logits(X, head), alone(recipe, rate, 4), atol=2e-4)
+
+
+def test_lars_is_the_formula_head_by_head():
+    w, g = torch.randn(3, 1000, 768), torch.randn(3, 1000, 768)
+    w[1] = 0
+    got = lars_update(w, g, 0.01)
+    decayed = g[0] + 0.01 * w[0]
+    torch.testing.assert_close(got[0], decayed * 0.001 * w[0].norm() / decayed.norm())
+    torch.testing.assert_close(got[1], g[1])
+
+
+def test_schedules():
+    cosine = Recipe((1.0,), iterations=110, batch=1, warmup=10)
+    assert [cosine.factor(s) for s in (0, 5, 10, 60)] == pytest.approx([0, 0.5, 1, 0.5])
+    assert cosine.factor(109) < 1e-3
+    steps = Recipe((1.0,), iterations=100, batch=1, schedule="steps", milestones=(0.6, 0.8))
+    assert [steps.factor(s) for s in (59, 60, 79, 80)] == pytest.approx([1, 0.1, 0.1, 0.01])
+
+
+def test_the_same_seed_gives_the_same_bits():
+    recipe = Recipe((0.1, 1.0), iterations=10, batch=16)
+    one, two = (learn(X, Y, 5, recipe, seed=1) for _ in range(2))
+    assert torch.equal(one.weight, two.weight)
+    assert not torch.equal(one.weight, learn(X, Y, 5, recipe, seed=2).weight)
