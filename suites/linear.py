@@ -26,10 +26,20 @@ class Linear:
     default = "linear/logreg@1"
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
-        grid_of(protocol.settings)
+        if "rates" in protocol.settings:
+            from suites.sgd_probe import recipe_of
+
+            recipe_of(protocol.settings, 1)
+        else:
+            grid_of(protocol.settings)
         return Needs()
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
+        if "rates" in task.settings:
+            from suites import sgd_probe
+
+            yield from sgd_probe.evaluate(task)
+            return
         labels = labels_of(task)
         x = features_of(task.data["train"], "pooled")
         test = features_of(task.data["test"], "pooled")
