@@ -1,7 +1,8 @@
 """The bundled trio: a teacher, and a small student with and without distillation from it (``scripts/train_trio.py``).
 
 ``demo:trio-teacher`` is EfficientNet-Lite0 at 128 pixels under a logistic head; ``demo:trio-plain`` and
-``demo:trio-kd`` are ResNet-8 for 32 pixels. All three classify Fashion-MNIST and were trained on the images of ``--data demo``.
+``demo:trio-kd`` are ResNet-8 for 32 pixels. All three classify Fashion-MNIST and were trained on the images of
+``--data demo``.
 """
 
 from __future__ import annotations
