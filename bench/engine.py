@@ -316,7 +316,7 @@ class Engine:
 
         created = now()
         name = self.request.name or student.card.name
-        run = run_id(created, name)
+        run = run_id(created, name, self.request.seed)
         for index, measurement in enumerate(measurements):
             if measurement.outcomes is not None:
                 path = f"artifacts/{run}/{measurement.outcomes}.npz"
