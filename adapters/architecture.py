@@ -163,7 +163,12 @@ class _NoRandomInit(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         initialiser = getattr(func, "__module__", None) == "torch.nn.init" and func.__name__ not in self._KEPT
         if initialiser or func in self._SKIPPED:
-            return args[0] if args else kwargs["tensor"]
+            tensor: Tensor = args[0] if args else kwargs["tensor"]
+            if initialiser:
+                return tensor
+            # Zeros, not whatever the memory held: torch's truncated normal draws until all values are within bounds.
+            with torch.no_grad():
+                return tensor.zero_()
         return func(*args, **(kwargs or {}))
 
 

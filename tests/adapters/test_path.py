@@ -249,3 +249,14 @@ def test_torchvision_architecture(tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(backbone.features(images)["logits"], network(images))
     assert backbone.card.dims == {"pooled": 1024, "avg": 576, "logits": 4}
+
+
+def test_building_without_random_values_ends_whatever_the_memory_held():
+    """torch's truncated normal draws again while a value is out of bounds; a draw that does nothing would never end."""
+    from adapters.architecture import without_random_init
+
+    with without_random_init():
+        weight = torch.full((4, 4), float("nan"))
+        torch.nn.init.trunc_normal_(weight, std=0.02)
+        torch.nn.init.trunc_normal_(weight, mean=5.0, std=1.0, a=-1.0, b=1.0)
+    assert torch.isfinite(weight).all()
