@@ -33,7 +33,9 @@ def finished(runs: Path) -> dict:
     record = json.loads(path.read_text())
     for key in ("run", "created", "timings", "artifacts"):
         record.pop(key, None)
+    # What this process did itself: a resumed run forwards fewer images.
     record["environment"].pop("peak_memory_mb")
+    record["environment"].pop("images_forwarded")
     for measurement in record["measurements"]:
         measurement.pop("seconds")
         with np.load(runs / measurement.pop("outcomes")) as table:
