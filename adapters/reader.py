@@ -1,15 +1,17 @@
-"""Reading a weight file without executing anything from it: safetensors, and torch files of plain data."""
+"""Reading weights without executing anything from the file that holds them, whatever the container."""
 
 from __future__ import annotations
 
-import pickle
-import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adapters.sniff import SAFETENSORS, container_of
+from adapters import sniff
+from adapters.extent import check
 from bench.errors import BenchError
+
+_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -22,40 +24,93 @@ class Container:
 
 
 def read(path: Path, *, trust: bool = False) -> Container:
-    """The content of a file. Raises `BenchError` when it is no weight file or holds more than plain data."""
+    """The content of a weight file or folder.
+
+    Classes that a pickle asks for are replaced by inert `adapters.unpickling.Opaque` and named in ``hazards``; with
+    ``trust`` Python's own pickle runs what the file says. Raises `BenchError` when it holds no weights or is damaged.
+    """
+    if path.is_dir():
+        from adapters import folders
+
+        return folders.read_folder(path, trust=trust)
+    kind = sniff.container_of(path)
+    try:
+        found = _READERS[kind](path, trust)
+        check(found.content)
+    except BenchError:
+        raise
+    except Exception as error:
+        # Whatever a damaged file provokes inside a reader, the user's remedy is the same.
+        raise BenchError(f"{path} is damaged or no checkpoint ({_first(error)}): save or download it again") from error
+    return found
+
+
+def replaced(names: list[str]) -> list[str]:
+    """A hazard for each class that was replaced; beyond the first few, their number."""
+    told = [f"{_printable(name)} in the pickle: replaced by an inert stand-in, nothing executed" for name in names]
+    if len(told) > _NAMED:
+        told = [*told[:_NAMED], f"{len(told) - _NAMED} more classes in the pickle: replaced, nothing executed"]
+    return told
+
+
+def _safetensors(path: Path, trust: bool) -> Container:
+    from safetensors.torch import load_file
+
+    return Container(sniff.SAFETENSORS, load_file(path))
+
+
+def _zip(path: Path, trust: bool) -> Container:
+    from adapters.torchfile import read_zip
+
+    if trust:
+        return _trusted(path, sniff.TORCH_ZIP)
+    kind, content, names = read_zip(path)
+    if isinstance(content, dict) and "pytorch-lightning_version" in content:
+        kind = f"Lightning checkpoint, {kind}"
+    return Container(kind, content, replaced(names))
+
+
+def _script(path: Path, trust: bool) -> Container:
+    from adapters.torchfile import read_zip
+
+    kind, content, names = read_zip(path)
+    return Container(kind, content, ["TorchScript code in the archive: not compiled, not executed", *replaced(names)])
+
+
+def _legacy(path: Path, trust: bool) -> Container:
+    from adapters.torchfile import read_legacy
+
+    if trust:
+        return _trusted(path, sniff.PICKLE)
+    content, names = read_legacy(path)
+    return Container(sniff.PICKLE, content, replaced(names))
+
+
+def _numpy(path: Path, trust: bool) -> Container:
+    from adapters.arrays import read_npz
+
+    return Container(sniff.NUMPY, read_npz(path))
+
+
+def _trusted(path: Path, kind: str) -> Container:
     import torch
 
-    if path.is_dir():
-        for name in ("model.safetensors", "pytorch_model.bin"):
-            if (path / name).is_file():
-                inner = read(path / name, trust=trust)
-                return Container(f"Hugging Face folder, {inner.kind}", inner.content, inner.hazards)
-        raise BenchError(f"{path} is a folder without model.safetensors or pytorch_model.bin")
-    kind = container_of(path)
-    if kind == SAFETENSORS:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+    content = torch.load(path, map_location="cpu", weights_only=False)
+    return Container(kind, content, ["--trust-checkpoint: Python's pickle executed what the file says"])
 
-        try:
-            return Container(kind, load_file(path))
-        except (SafetensorError, OSError, ValueError) as error:
-            raise BenchError(f"{path} is a damaged safetensors file ({_first(error)}): download it again") from error
-    hazards = ["--trust-checkpoint: Python's pickle executed what the file says"] if trust else []
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=not trust)
-    except pickle.UnpicklingError as error:
-        unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if unsafe is not None and not trust:
-            raise BenchError(
-                f"{path} holds more than weights: its pickle asks for {unsafe[1]}, which is not executed; save the "
-                f"state_dict alone, or, if you made the file yourself, add --trust-checkpoint"
-            ) from error
-        raise BenchError(f"{path} is no checkpoint, or a damaged one: save or download it again") from error
-    except Exception as error:
-        # Whatever a damaged file provokes inside the reader, the user's remedy is the same.
-        raise BenchError(f"{path} is damaged ({_first(error)}): save or download it again") from error
-    return Container(kind, content, hazards)
+
+_READERS: dict[str, Callable[[Path, bool], Container]] = {
+    sniff.SAFETENSORS: _safetensors,
+    sniff.TORCH_ZIP: _zip,
+    sniff.TORCHSCRIPT: _script,
+    sniff.PICKLE: _legacy,
+    sniff.NUMPY: _numpy,
+}
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _first(error: Exception) -> str:
-    return str(error).partition("\n")[0].partition(". ")[0][:160] or type(error).__name__
+    return _printable(str(error).partition("\n")[0].partition(". ")[0][:160]) or type(error).__name__

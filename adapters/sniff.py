@@ -10,6 +10,8 @@ from bench.errors import BenchError
 
 SAFETENSORS = "safetensors"
 TORCH_ZIP = "torch zip"
+TORCHSCRIPT = "TorchScript archive"
+NUMPY = "NumPy archive"
 PICKLE = "torch legacy pickle"
 
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7z"}
@@ -17,7 +19,7 @@ _OTHERS = {b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"GIF8": 
 
 
 def container_of(path: Path) -> str:
-    """``safetensors``, ``torch zip`` or ``torch legacy pickle``; anything else is refused with what it looks like.
+    """The kind of a weight file, one of the names above; anything else is refused with what it looks like.
 
     Raises `BenchError` naming the file and the remedy: empty, cut off, a web page, a pointer of git-lfs, packed...
     """
@@ -35,10 +37,33 @@ def container_of(path: Path) -> str:
     if head.startswith(b"PK\x03\x04"):
         if not zipfile.is_zipfile(path):
             raise BenchError(f"{path} is cut off: a zip archive without its end; download or save it again")
-        return TORCH_ZIP
+        return _archive(path)
     if head.startswith(b"\x80") or head[:1] in (b"(", b"}", b"]"):
         return PICKLE
     raise BenchError(f"{path} is no checkpoint: {_looks_like(head, size)}")
+
+
+def _archive(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception as error:  # zipfile has no common base for what damaged archives provoke
+        raise BenchError(f"{path} is a damaged zip archive; download or save it again") from error
+    if names and all(name.endswith(".npy") for name in names):
+        return NUMPY
+    tops = [name.partition("/")[2] for name in names]
+    if "constants.pkl" in tops or any(top.startswith("code/") for top in tops):
+        return TORCHSCRIPT
+    if "data.pkl" in tops:
+        return TORCH_ZIP
+    if "model.json" in tops:
+        raise BenchError(f"{path} is a TorchScript archive of PyTorch before 1.2; save its state_dict again")
+    raise BenchError(f"{path} is a zip archive without weights of its own; unpack it and give the weight file inside")
+
+
+def _onnx(head: bytes) -> bool:
+    # ModelProto: field 1 (ir_version, a small number), then producer, graph or opset with their lengths.
+    return len(head) > 8 and head[0] == 8 and 1 <= head[1] <= 32 and head[2] in (0x12, 0x1A, 0x3A, 0x42)
 
 
 def _looks_like(head: bytes, size: int) -> str:
@@ -53,6 +78,10 @@ def _looks_like(head: bytes, size: int) -> str:
     for magic, what in _OTHERS.items():
         if head.startswith(magic):
             return f"it is {what}"
+    if _onnx(head):
+        return (
+            "it is an ONNX graph, whose weights have no layer names to match; give the checkpoint it was exported from"
+        )
     if head[257:262] == b"ustar":
         return "it is a tar archive; unpack it and give the weight file inside"
     if size >= 10 and head[8:9] == b"{":

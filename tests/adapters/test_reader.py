@@ -2,8 +2,11 @@
 
 import argparse
 import gzip
+import json
 import os
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -75,20 +78,124 @@ class Payload:
         return os.system, (f"touch {self.canary}",)
 
 
-def test_nothing_is_executed(tmp_path, weights):
+@pytest.mark.parametrize("new", [True, False])
+def test_nothing_is_executed(tmp_path, weights, new):
     canary = tmp_path / "canary"
     path = tmp_path / "model.pth"
-    torch.save({"model": weights, "payload": Payload(canary)}, path)
+    torch.save({"model": weights, "payload": Payload(canary)}, path, _use_new_zipfile_serialization=new)
     with pytest.raises(BenchError, match="not executed"):
         read(path)
     assert not canary.exists()
 
 
-def test_a_namespace_is_refused_with_the_remedy_and_trusted_when_asked(tmp_path, weights):
+@pytest.mark.parametrize("new", [True, False])
+def test_a_namespace_is_replaced_and_named_and_trusted_when_asked(tmp_path, weights, new):
     path = tmp_path / "model.pth"
-    torch.save({"model": weights, "args": argparse.Namespace(lr=1)}, path)
-    with pytest.raises(BenchError, match=r"argparse\.Namespace.*--trust-checkpoint"):
-        read(path)
+    torch.save({"model": weights, "args": argparse.Namespace(lr=1)}, path, _use_new_zipfile_serialization=new)
+    found = read(path)
+    assert found.hazards == ["argparse.Namespace in the pickle: replaced by an inert stand-in, nothing executed"]
+    assert found.content["args"].state == {"lr": 1}
+    assert torch.equal(found.content["model"]["fc.weight"], weights["fc.weight"])
     trusted = read(path, trust=True)
-    assert "executed" in trusted.hazards[0]
+    assert "executed what the file says" in trusted.hazards[0]
     assert trusted.content["args"].lr == 1
+
+
+def test_a_lightning_checkpoint(tmp_path, weights):
+    torch.save({"pytorch-lightning_version": "2.1", "state_dict": weights}, tmp_path / "last.ckpt")
+    assert read(tmp_path / "last.ckpt").kind == "Lightning checkpoint, torch zip"
+
+
+def test_a_torchscript_archive_gives_weights_by_name(tmp_path):
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)).half()
+    torch.jit.save(torch.jit.script(network), tmp_path / "model.pt")
+    found = read(tmp_path / "model.pt")
+    assert found.kind == "TorchScript archive"
+    assert "not compiled" in found.hazards[0]
+    for name, value in network.state_dict().items():
+        assert torch.equal(found.content[name], value)
+
+
+def test_numpy_archives_of_numbers_only(tmp_path):
+    kernel = np.arange(6, dtype=">f4").reshape(2, 3)
+    np.savez(tmp_path / "vit.npz", **{"head/kernel": kernel, "scalar": np.float32(2)})
+    found = read(tmp_path / "vit.npz")
+    assert found.kind == "NumPy archive"
+    assert found.content["head/kernel"].tolist() == kernel.tolist()
+    assert found.content["scalar"].shape == ()
+    np.savez(tmp_path / "bad.npz", a=np.array([Payload(tmp_path / "canary")], dtype=object))
+    with pytest.raises(BenchError, match="pickled objects"):
+        read(tmp_path / "bad.npz")
+    assert not (tmp_path / "canary").exists()
+
+
+def test_an_archive_that_would_unpack_without_measure(tmp_path):
+    np.savez_compressed(tmp_path / "zeros.npz", a=np.zeros(4_000_000))
+    with pytest.raises(BenchError, match="unpacks to"):
+        read(tmp_path / "zeros.npz")
+
+
+def test_onnx_is_named(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x07\x12\x07pytorch" + b"\0" * 40)
+    with pytest.raises(BenchError, match="ONNX"):
+        read(tmp_path / "model.onnx")
+
+
+def sharded(folder, weights, suffix, target=None):
+    single = "model.safetensors" if suffix == "safetensors" else "pytorch_model.bin"
+    table = {}
+    for index, (name, tensor) in enumerate(weights.items()):
+        part = f"{single.split('.')[0]}-0000{index + 1}-of-00002.{suffix}"
+        table[name] = part
+        if suffix == "safetensors":
+            save_file({name: tensor}, folder / part)
+        else:
+            torch.save({name: tensor}, folder / part)
+    (folder / f"{single}.index.json").write_text(json.dumps({"weight_map": table | (target or {})}))
+    return table
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_folder_of_shards(tmp_path, weights, suffix):
+    table = sharded(tmp_path, weights, suffix)
+    found = read(tmp_path)
+    assert found.kind.startswith("Hugging Face folder, 2 shards")
+    assert all(torch.equal(found.content[name], tensor) for name, tensor in weights.items())
+    (tmp_path / table["fc.bias"]).unlink()
+    with pytest.raises(BenchError, match="lacks its part"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../outside.bin", "/etc/passwd", "..", "a/b.bin", 3, ""])
+def test_a_shard_outside_the_folder(tmp_path, weights, name):
+    (tmp_path / "inner").mkdir()
+    torch.save(weights, tmp_path / "outside.bin")
+    sharded(tmp_path / "inner", weights, "bin", {"fc.weight": name})
+    with pytest.raises(BenchError, match="no file of the folder"):
+        read(tmp_path / "inner")
+
+
+def test_links_only_within_one_repository_of_the_hub(tmp_path, weights):
+    snapshot = tmp_path / "models--x" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--x" / "blobs").mkdir()
+    save_file(weights, tmp_path / "models--x" / "blobs" / "aa")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/aa")
+    assert read(snapshot).content.keys() == weights.keys()
+    save_file(weights, tmp_path / "elsewhere")
+    (snapshot / "model.safetensors").unlink()
+    (snapshot / "model.safetensors").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BenchError, match="leads out of its folder"):
+        read(snapshot)
+
+
+def test_a_folder_of_torch_distributed_checkpoint(tmp_path, weights):
+    from torch.distributed import checkpoint
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        checkpoint.save({"model": weights, "epoch": 3}, checkpoint_id=tmp_path / "step", no_dist=True)
+    found = read(tmp_path / "step")
+    assert found.kind == "torch.distributed.checkpoint folder"
+    assert found.hazards == []
+    assert all(torch.equal(found.content["model"][name], tensor) for name, tensor in weights.items())
