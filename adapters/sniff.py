@@ -35,8 +35,6 @@ def container_of(path: Path) -> str:
     if size >= 10 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= size:
         return SAFETENSORS
     if head.startswith(b"PK\x03\x04"):
-        if not zipfile.is_zipfile(path):
-            raise BenchError(f"{path} is cut off: a zip archive without its end; download or save it again")
         return _archive(path)
     if head.startswith(b"\x80") or head[:1] in (b"(", b"}", b"]"):
         return PICKLE
@@ -45,8 +43,12 @@ def container_of(path: Path) -> str:
 
 def _archive(path: Path) -> str:
     try:
+        if not zipfile.is_zipfile(path):
+            raise BenchError(f"{path} is cut off: a zip archive without its end; download or save it again")
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+    except BenchError:
+        raise
     except Exception as error:  # zipfile has no common base for what damaged archives provoke
         raise BenchError(f"{path} is a damaged zip archive; download or save it again") from error
     if names and all(name.endswith(".npy") for name in names):
