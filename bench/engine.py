@@ -100,6 +100,8 @@ class Engine:
         expect: Record | None = None,
     ) -> Record:
         """Evaluate and return the Record, written to the ledger where there is one."""
+        from bench.stored import StoredFeatures
+
         with _evaluating(student), _evaluating(teacher), watching(self.progress):
             items = self._items(student)
             if teacher is not None and not any(item.needs.teacher for item in items):
@@ -110,7 +112,12 @@ class Engine:
             self._check_data(items, expect)
             others = self._load_others(items)
             cards = [model.card for model in others.values()]
-            journal = self._journal(items, student.card, teacher.card if teacher is not None else None, cards)
+            brought = [
+                [model.train.fingerprint, model.test.fingerprint]
+                for model in (student, teacher, *others.values())
+                if isinstance(model, StoredFeatures)
+            ]
+            journal = self._journal(items, student.card, teacher.card if teacher is not None else None, cards, brought)
             measurements: list[Measurement] = []
             outcomes: dict[str, dict[str, np.ndarray]] = {}
             features: dict[tuple[int, Source], Mapping[str, FeatureSet]] = {}
@@ -192,7 +199,9 @@ class Engine:
             # A bare weight file says nothing of its network: it is then taken for the student's.
             return {spec: load(spec, self.request.arch if Path(spec).is_file() else None) for spec in specs}
 
-    def _journal(self, items: list[Item], student: Card, teacher: Card | None, others: list[Card]) -> Journal | None:
+    def _journal(
+        self, items: list[Item], student: Card, teacher: Card | None, others: list[Card], brought: list[list[str]]
+    ) -> Journal | None:
         if self.runs is None:
             return None
         from bench.environment import libraries
@@ -204,6 +213,8 @@ class Engine:
             "model": student.model_dump(mode="json"),
             "teacher": teacher.model_dump(mode="json") if teacher is not None else None,
             "others": [card.model_dump(mode="json") for card in others],
+            # Features made elsewhere bring their own labels, which no weight digest covers.
+            "brought": brought,
             "data": {
                 spec: [splits.train.fingerprint, splits.test.fingerprint] for spec, splits in self._opened.items()
             },
