@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.errors import BenchError
+
 ROWS = 1024
 """Rows of a block on a CPU."""
 HISTORY = 10
@@ -54,6 +56,11 @@ class Path:
         self._mean = raw.mean(dim=0, dtype=torch.float64)
         centred = raw - self._mean.float()
         covariance = (centred.T @ centred).double() / self.n
+        if not torch.isfinite(covariance).all():
+            raise BenchError(
+                f"the features reach {float(raw.abs().max()):.3g}, whose squares overflow float32: divide them by a "
+                f"constant (the penalty C then counts in their new unit)"
+            )
         values, vectors = torch.linalg.eigh(covariance)
         self._spread = values.clamp_min(0)
         self._rotation = vectors

@@ -153,6 +153,8 @@ def test_the_holdout_is_stratified_seeded_and_leaves_every_class_something(share
 
 def test_refusals():
     x, y = clusters(0, 30, 3)
+    with pytest.raises(BenchError, match="overflow float32"):
+        evaluate("linear", (x * 1e19, y), (x * 1e19, y), C=1.0)
     with pytest.raises(BenchError, match="single class"):
         evaluate("linear", (x, y * 0), (x, y))
     with pytest.raises(BenchError, match="linear.C"):
