@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,15 +58,30 @@ def labels_of(task: Task) -> Labels:
 def features_of(data: FeatureSet, name: str) -> np.ndarray:
     """The array, float32 [N, D]; refused when a value is not finite (how many samples, the first of them)."""
     array = data.array(name)
-    # A sum is finite only when every term is: one pass over the data, and no mask of its size when all is well.
-    if not np.isfinite(array.sum(dtype=np.float64)):
-        bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
-        if len(bad):
-            raise BenchError(
-                f"{len(bad)} of {len(array)} samples of {data.dataset} {data.split} have features that are not finite "
-                f"(NaN or Inf), first {data.ids[int(bad[0])]}: mend the features"
-            )
+    _refuse_unless_finite(data, [(0, array)])
     return array
+
+
+def finite_blocks(data: FeatureSet, name: str, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+    """`FeatureSet.blocks`; refused, once all of them were looked at, when a value is not finite."""
+    _refuse_unless_finite(data, data.blocks(name, rows))
+    yield from data.blocks(name, rows)
+
+
+def _refuse_unless_finite(data: FeatureSet, blocks: Iterable[tuple[int, np.ndarray]]) -> None:
+    count, first = 0, -1
+    for start, block in blocks:
+        # A sum is finite only when every term is: one pass over the data, and no mask of its size when all is well.
+        if not np.isfinite(block.sum(dtype=np.float64)):
+            bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+            if len(bad) and not count:
+                first = start + int(bad[0])
+            count += len(bad)
+    if count:
+        raise BenchError(
+            f"{count} of {len(data)} samples of {data.dataset} {data.split} have features that are not finite "
+            f"(NaN or Inf), first {data.ids[first]}: mend the features"
+        )
 
 
 def accuracies(

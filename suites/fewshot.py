@@ -60,7 +60,9 @@ class FewShot:
         headline = next((s for s in subsets if s.settings.get("percent") == 1), subsets[-1])
         engine = engine_of("torch", "bench-lbfgs+torch")
         if task.settings["classifier"] == "knn":
-            engine = engine_of("faiss")
+            from suites.neighbours import ENGINE
+
+            engine = ENGINE
         n = len(test)
         with task.progress.stage("few-shot probes", sum(len(s.draws) for s in subsets), "fits") as stage:
             for subset in subsets:
@@ -145,10 +147,10 @@ def _predict(task: Task, labels: Labels, x: np.ndarray, y: np.ndarray, test: np.
     settings = task.settings
     if settings["classifier"] == "knn":
         from suites.knn import decide
-        from suites.neighbours import normalised, search
+        from suites.neighbours import Rows, normalised, search
 
         k = min(settings["k"], len(x))
-        found = search(normalised(x), normalised(test), k, boundaries=[k])
+        found = search(Rows(normalised(x)), normalised(test), k, device=task.device)
         top: np.ndarray = decide(found, replace(labels, train=y), k, "exp", settings["temperature"]).top[:, 0]
         return top
     from suites.logreg_path import Path as Penalties

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.errors import BenchError
-from bench.suite import Needs, engine_of
+from bench.suite import Needs
+from suites.candidates import Bank
 from suites.classification import Labels, accuracies, features_of, labels_of
-from suites.neighbours import Neighbours, normalised, search
+from suites.neighbours import ENGINE, ROWS, Neighbours, bank_of, normalised, search
 from suites.vote import Votes, vote
 
 if TYPE_CHECKING:
@@ -40,25 +41,24 @@ class KNN:
         settings = task.settings
         labels = labels_of(task)
         train, test = task.data["train"], task.data["test"]
-        bank = normalised(features_of(train, "pooled"))
-        queries = normalised(features_of(test, "pooled"))
+        queries = features_of(test, "pooled")
+        zero = int((~queries.any(axis=1)).sum())
+        queries = normalised(queries)
+        bank, empty = bank_of(train, "pooled")
+        zero += empty
         own = _own(train.ids, test.ids) if train.fingerprint == test.fingerprint else None
         # Features made elsewhere are fingerprinted by their labels alone: two splits may share those and nothing else.
-        same = own is not None and bool((own >= 0).all()) and np.array_equal(bank[own], queries)
+        same = own is not None and _are_the_rows(bank, own, queries)
         own = own if same else None
         available = len(bank) - (1 if same else 0)
         asked = sorted(set(settings["k"]))
         reached = {k: min(k, available) for k in asked}
-        with task.progress.stage("knn search", len(queries), "queries") as stage:
-            found = search(
-                bank, queries, max(reached.values()), boundaries=reached.values(), own=own, stage=stage
-            )  # fmt: skip
-        engine = engine_of("faiss")
+        with task.progress.stage("kNN search", len(bank), "rows") as stage:
+            found = search(bank, queries, max(reached.values()), own=own, device=task.device, stage=stage)
         headline = settings["headline_k"] if settings["headline_k"] in asked else asked[0]
-        zero = int((~bank.any(axis=1)).sum() + (~queries.any(axis=1)).sum())
         for k in asked:
             for temperature in settings["temperature"]:
-                details = {}
+                details: dict[str, Any] = {}
                 if reached[k] < k:
                     details["neighbours"] = reached[k]
                 if same:
@@ -71,7 +71,7 @@ class KNN:
                     labels,
                     votes.top,
                     votes.share,
-                    engine=engine,
+                    engine=ENGINE,
                     outcome=f"k{k}-T{temperature:g}",
                     metrics=("top1", "top5"),
                     headline=k == headline and temperature == settings["temperature"][0],
@@ -81,23 +81,15 @@ class KNN:
 
 
 def decide(found: Neighbours, labels: Labels, k: int, weight: str, temperature: float) -> Votes:
-    """The vote of the first ``k`` neighbours of every query; near-ties are voted again on exact similarities."""
+    """The vote of the first ``k`` neighbours of every query."""
     blocks = []
     for start in range(0, len(found.index), QUERIES):
-        rows = np.arange(start, min(start + QUERIES, len(found.index)))
-        votes = _vote(found, rows, labels, k, weight, temperature)
-        if votes.doubtful.any():
-            found.refine(rows[votes.doubtful])
-            votes = _vote(found, rows, labels, k, weight, temperature)
-        blocks.append(votes)
+        rows = slice(start, start + QUERIES)
+        similarity = found.similarity[rows, :k]
+        weights = weights_of(similarity, weight, temperature)
+        neighbours = labels.train[found.index[rows, :k]]
+        blocks.append(vote(similarity, neighbours, weights, labels.trained, min(5, labels.trained), labels.test[rows]))
     return Votes(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
-
-
-def _vote(found: Neighbours, rows: np.ndarray, labels: Labels, k: int, weight: str, temperature: float) -> Votes:
-    similarity = found.similarity[rows, :k]
-    weights = weights_of(similarity, weight, temperature)
-    neighbours = labels.train[found.index[rows, :k]]
-    return vote(similarity, neighbours, weights, labels.trained, min(5, labels.trained), labels.test[rows])
 
 
 def weights_of(similarity: np.ndarray, weight: str, temperature: float) -> np.ndarray:
@@ -121,3 +113,14 @@ def _own(train: Sequence[str], test: Sequence[str]) -> np.ndarray:
     """Bank row of each query's own sample, by id."""
     where = {name: row for row, name in enumerate(train)}
     return np.array([where.get(name, -1) for name in test], dtype=np.int64)
+
+
+def _are_the_rows(bank: Bank, own: np.ndarray, queries: np.ndarray) -> bool:
+    """Whether every query is, number for number, the bank row that ``own`` names."""
+    if (own < 0).any():
+        return False
+    for first, block in bank.blocks(ROWS):
+        mine = np.flatnonzero((own >= first) & (own < first + len(block)))
+        if not np.array_equal(block[own[mine] - first], queries[mine]):
+            return False
+    return True

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+
+from bench.record import Engine
+from suites.candidates import Bank, Candidates, Way, candidates, fastest
+from suites.classification import finite_blocks
 
 if TYPE_CHECKING:
+    from bench.featureset import FeatureSet
     from bench.progress import Stage
 
-MARGIN = 8
-"""Neighbours asked for beyond k: a tie at rank k is then decided without another search."""
-TIE = 1e-6
-"""Similarities closer than this may have changed places by float32 rounding: they are computed again in float64."""
-QUERIES = 1024
-"""Queries searched at once: bounds the memory that the engine takes beside the bank."""
+ENGINE = Engine(name="exact-search", version="1")
+"""One engine, however the candidates were found: the neighbours are those of float64."""
+ROWS = 4096
+"""Bank rows at a time while candidates are ranked."""
+ROOM = 2 << 30
+"""Bytes of a bank up to which it is kept in memory."""
 
 
 @dataclass
@@ -26,19 +33,52 @@ class Neighbours:
     index: np.ndarray
     """int64 [Q, k]."""
     similarity: np.ndarray
-    """float64 [Q, k]: inner products of normalised rows."""
-    _bank: np.ndarray
-    _queries: np.ndarray
-    _exact: np.ndarray
+    """float64 [Q, k]: inner products of float32 rows of length 1, summed in float64; equal rows have equal ones."""
 
-    def refine(self, rows: np.ndarray) -> None:
-        """Compute the similarities of these queries again in float64, row by row alike: equal rows tie exactly."""
-        for row in rows[~self._exact[rows]]:
-            similarity = _exact_similarity(self._bank[self.index[row]], self._queries[row])
-            order = np.lexsort((self.index[row], -similarity))
-            self.index[row] = self.index[row][order]
-            self.similarity[row] = similarity[order]
-            self._exact[row] = True
+
+class Rows:
+    """A bank in memory: float32 [N, D] of rows that have length 1 already."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        self.width = array.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def blocks(self, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+        for start in range(0, len(self.array), rows):
+            yield start, self.array[start : start + rows]
+
+
+class StoredRows:
+    """A bank that is read from a feature set, and normalised, block by block each time: it need not fit into memory."""
+
+    def __init__(self, data: FeatureSet, name: str) -> None:
+        self._data, self._name = data, name
+        self.width = data.widths[name]
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def blocks(self, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+        for start, block in self._data.blocks(self._name, rows):
+            yield start, normalised(block)
+
+
+def bank_of(data: FeatureSet, name: str) -> tuple[Bank, int]:
+    """The normalised rows of ``data`` and how many of them are zero: in memory up to `ROOM` bytes, else block by block.
+
+    Refused when a value is not finite.
+    """
+    n, width = len(data), data.widths[name]
+    held = np.empty((n, width), dtype=np.float32) if 4 * n * width <= ROOM else None
+    zero = 0
+    for start, block in finite_blocks(data, name, ROWS):
+        zero += int((~block.any(axis=1)).sum())
+        if held is not None:
+            held[start : start + len(block)] = normalised(block)
+    return (StoredRows(data, name) if held is None else Rows(held)), zero
 
 
 def normalised(x: np.ndarray) -> np.ndarray:
@@ -52,69 +92,90 @@ def normalised(x: np.ndarray) -> np.ndarray:
 
 
 def search(
-    bank: np.ndarray,
+    bank: Bank,
     queries: np.ndarray,
     k: int,
     *,
-    boundaries: Iterable[int],
     own: np.ndarray | None = None,
+    way: Way | None = None,
+    device: str = "cpu",
     stage: Stage | None = None,
 ) -> Neighbours:
-    """The ``k`` rows of ``bank`` (float32 [N, D], normalised) of largest inner product with each query [Q, D].
+    """The ``k`` rows of ``bank`` of largest inner product with each query, float32 [Q, D]; all rows of length 1.
 
-    Exact: faiss' flat index, one search. Where rounding could decide who is among the first ``boundaries`` (and k)
-    neighbours, similarities are computed again in float64 and ties go to the lowest row. ``own`` int64 [Q]: the bank
-    row that is the query's own sample (-1: none), left out by row, wherever it ranks. ``k`` must not exceed N (less one
-    with ``own``).
+    Exact however the candidates are found (``way``; None: the fastest here): they are ranked by similarities in
+    float64, ties by lowest row. ``own`` int64 [Q]: the bank row that is the query's own sample (-1: none), left out by
+    row, wherever it ranks. ``k`` must not exceed N (less one with ``own``). ``stage`` counts bank rows.
     """
-    import faiss
+    found = candidates(bank, queries, k, way=way or fastest(device), own=own, device=device, stage=stage)
+    if found.rows.shape[1] < k:
+        # Only where all queries overflowed are there fewer; the lines below are then all replaced.
+        found.rows = np.pad(found.rows, ((0, 0), (0, k - found.rows.shape[1])))
+    neighbours = _ranked(bank, queries, k, found)
+    if len(found.overflow):
+        # More near-ties than the candidates' room: features (nearly) alike for many samples.
+        rest = _all_rows(bank, queries[found.overflow], k, None if own is None else own[found.overflow])
+        neighbours.index[found.overflow] = rest.index
+        neighbours.similarity[found.overflow] = rest.similarity
+    return neighbours
 
-    n = len(bank)
-    extra = 0 if own is None else 1
-    wanted = min(n, k + MARGIN + extra)
-    index = faiss.IndexFlatIP(bank.shape[1])
-    index.add(bank)
-    ids = np.empty((len(queries), k), dtype=np.int64)
-    similarities = np.empty((len(queries), k), dtype=np.float64)
-    exact = np.zeros(len(queries), dtype=bool)
-    cuts = sorted({b for b in boundaries if b <= k} | {k})
-    for start in range(0, len(queries), QUERIES):
-        block = queries[start : start + QUERIES]
-        found_s, found_i = index.search(block, wanted)
-        found_s = found_s.astype(np.float64)
+
+def _ranked(bank: Bank, queries: np.ndarray, k: int, found: Candidates) -> Neighbours:
+    """The best k of the candidates by their similarities in float64."""
+    n, most = found.rows.shape
+    used = np.arange(most) < found.counts[:, None]
+    rows = found.rows[used]
+    query = np.repeat(np.arange(n), found.counts)
+    # Small integers are sorted by radix: the pairs of each block of the bank, in one go.
+    block_of = (rows // ROWS).astype(np.uint16 if len(bank) < ROWS << 16 else np.int64)
+    order = np.argsort(block_of, kind="stable")
+    ends = np.searchsorted(block_of[order], np.arange(-(-len(bank) // ROWS)), side="right")
+    similarity = np.empty(len(rows))
+    doubled = torch.from_numpy(queries).double()
+    begin = 0
+    for number, (first, block) in enumerate(bank.blocks(ROWS)):
+        pairs = order[begin : ends[number]]
+        begin = int(ends[number])
+        similarity[pairs] = exact(doubled, torch.from_numpy(block).double(), query[pairs], rows[pairs] - first)
+    table = np.full((n, most), -np.inf)
+    table[used] = similarity
+    # Candidates stand by ascending row, and the sort is stable: ties go to the lowest row.
+    best = np.argsort(-table, axis=1, kind="stable")[:, :k]
+    return Neighbours(np.take_along_axis(found.rows, best, 1), np.take_along_axis(table, best, 1))
+
+
+def exact(queries: torch.Tensor, rows: torch.Tensor, query: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Inner products float64 [P] of the named pairs of float64 rows; ``query`` int64 [P] ascending.
+
+    One sum for each pair, never a tile of a matrix product: equal rows give equal bits wherever they stand.
+    """
+    starts = np.zeros(len(queries) + 1, dtype=np.int64)
+    np.cumsum(np.bincount(query, minlength=len(queries)), out=starts[1:])
+    zeros = torch.zeros(len(row), dtype=torch.float64)
+    with warnings.catch_warnings():
+        # torch calls its compressed rows a beta.
+        warnings.simplefilter("ignore")
+        pattern = torch.sparse_csr_tensor(
+            torch.from_numpy(starts), torch.from_numpy(row), zeros, (len(queries), len(rows)), check_invariants=False
+        )
+        products = torch.sparse.sampled_addmm(pattern, queries, rows.T, beta=0.0)
+    values: np.ndarray = products.values().numpy()
+    return values
+
+
+def _all_rows(bank: Bank, queries: np.ndarray, k: int, own: np.ndarray | None) -> Neighbours:
+    """Every similarity in float64, the best k kept from block to block.
+
+    Matrix products may differ in their last bits from row to row: rounded to 2^-40 (1e-12), equal rows are equal.
+    """
+    index = np.empty((len(queries), 0), dtype=np.int64)
+    similarity = np.empty((len(queries), 0))
+    for first, block in bank.blocks(ROWS):
+        new = np.ldexp(np.rint(np.ldexp(queries.astype(np.float64) @ block.astype(np.float64).T, 40)), -40)
+        rows = np.broadcast_to(np.arange(first, first + len(block)), new.shape)
         if own is not None:
-            found_s, found_i = _without(found_s, found_i, own[start : start + QUERIES])
-        doubtful = np.zeros(len(block), dtype=bool)
-        for cut in cuts:
-            if cut < found_s.shape[1]:
-                doubtful |= found_s[:, cut - 1] - found_s[:, cut] < TIE
-        for row in np.flatnonzero(doubtful):
-            candidates = found_i[row]
-            if wanted < n and found_s[row, k - 1] - found_s[row, -1] < TIE:
-                # More rows tie at rank k than were fetched: look at the whole bank.
-                candidates = np.arange(n)
-                if own is not None:
-                    candidates = candidates[candidates != own[start + row]]
-            similarity = _exact_similarity(bank[candidates], block[row])
-            order = np.lexsort((candidates, -similarity))[: found_s.shape[1]]
-            found_i[row], found_s[row] = candidates[order], similarity[order]
-        ids[start : start + len(block)] = found_i[:, :k]
-        similarities[start : start + len(block)] = found_s[:, :k]
-        exact[start : start + len(block)] = doubtful
-        if stage is not None:
-            stage.advance(len(block))
-    return Neighbours(ids, similarities, bank, queries, exact)
-
-
-def _exact_similarity(rows: np.ndarray, query: np.ndarray) -> np.ndarray:
-    # Products and a sum along each row, never a matrix product: equal rows must give equal bits wherever they stand.
-    products: np.ndarray = (rows.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
-    return products
-
-
-def _without(similarity: np.ndarray, index: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Drop each query's own row; where it is not among the found, the last one goes instead."""
-    keep = index != own[:, None]
-    keep[keep.all(axis=1), -1] = False
-    shape = (len(index), index.shape[1] - 1)
-    return similarity[keep].reshape(shape), index[keep].reshape(shape)
+            new[rows == own[:, None]] = -np.inf
+        similarity, index = np.concatenate([similarity, new], axis=1), np.concatenate([index, rows], axis=1)
+        order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+        similarity, index = np.take_along_axis(similarity, order, 1), np.take_along_axis(index, order, 1)
+    return Neighbours(index, similarity)

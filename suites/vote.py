@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 TIE = 1e-5
-"""Relative difference below which two classes' scores are looked at again with exact similarities."""
+"""Relative difference below which float32 may have put two classes in the wrong order."""
 
 
 class Votes(NamedTuple):
@@ -17,8 +17,6 @@ class Votes(NamedTuple):
     """int64 [Q, m]: the m classes of highest score, best first."""
     share: np.ndarray
     """float64 [Q]: the share of all votes that the class asked about got."""
-    doubtful: np.ndarray
-    """bool [Q]: a place among the top m hangs on the last bits of a similarity."""
 
 
 def vote(
@@ -47,8 +45,6 @@ def vote(
         np.maximum.at(best, (np.arange(len(rows))[:, None], labels[rows]), similarity[rows])
         tie_break = np.broadcast_to(np.arange(classes), best.shape)
         top[rows] = np.lexsort((tie_break, -best, -score[rows]), axis=-1)[:, : m + 1]
-    doubtful = np.zeros(q, dtype=bool)
-    doubtful[rows] = True
     known = asked < classes
     got = np.where(known, score[np.arange(q), np.where(known, asked, 0)], 0.0)
-    return Votes(top[:, :m], got / score.sum(axis=1), doubtful)
+    return Votes(top[:, :m], got / score.sum(axis=1))
