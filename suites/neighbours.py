@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bench.record import Engine
-from suites.candidates import Bank, Candidates, Way, candidates, fastest
+from suites.candidates import QUERIES, Bank, Candidates, Way, candidates, fastest
 from suites.classification import finite_blocks
 
 if TYPE_CHECKING:
@@ -112,11 +112,11 @@ def search(
         # Only where all queries overflowed are there fewer; the lines below are then all replaced.
         found.rows = np.pad(found.rows, ((0, 0), (0, k - found.rows.shape[1])))
     neighbours = _ranked(bank, queries, k, found)
-    if len(found.overflow):
-        # More near-ties than the candidates' room: features (nearly) alike for many samples.
-        rest = _all_rows(bank, queries[found.overflow], k, None if own is None else own[found.overflow])
-        neighbours.index[found.overflow] = rest.index
-        neighbours.similarity[found.overflow] = rest.similarity
+    # More near-ties than the candidates' room: features (nearly) alike for many samples.
+    for start in range(0, len(found.overflow), QUERIES):
+        at = found.overflow[start : start + QUERIES]
+        rest = _all_rows(bank, queries[at], k, None if own is None else own[at])
+        neighbours.index[at], neighbours.similarity[at] = rest.index, rest.similarity
     return neighbours
 
 
