@@ -9,7 +9,6 @@ import numpy as np
 
 from bench.errors import BenchError
 from bench.suite import Needs
-from suites.candidates import Bank
 from suites.classification import Labels, accuracies, features_of, labels_of
 from suites.neighbours import ENGINE, ROWS, Neighbours, bank_of, normalised, search
 from suites.vote import Votes, vote
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from bench.protocol import Protocol
     from bench.record import Measurement
     from bench.suite import Task
+    from suites.candidates import Bank
 
 QUERIES = 1024
 

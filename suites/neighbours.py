@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from bench.record import Engine
-from suites.candidates import QUERIES, Bank, Candidates, Way, candidates, fastest
 from suites.classification import finite_blocks
 
 if TYPE_CHECKING:
     from bench.featureset import FeatureSet
+    import torch
+
     from bench.progress import Stage
+    from suites.candidates import Bank, Candidates, Way
 
 ENGINE = Engine(name="exact-search", version="1")
 """One engine, however the candidates were found: the neighbours are those of float64."""
@@ -107,6 +108,8 @@ def search(
     float64, ties by lowest row. ``own`` int64 [Q]: the bank row that is the query's own sample (-1: none), left out by
     row, wherever it ranks. ``k`` must not exceed N (less one with ``own``). ``stage`` counts bank rows.
     """
+    from suites.candidates import QUERIES, candidates, fastest
+
     found = candidates(bank, queries, k, way=way or fastest(device), own=own, device=device, stage=stage)
     if found.rows.shape[1] < k:
         # Only where all queries overflowed are there fewer; the lines below are then all replaced.
@@ -122,6 +125,8 @@ def search(
 
 def _ranked(bank: Bank, queries: np.ndarray, k: int, found: Candidates) -> Neighbours:
     """The best k of the candidates by their similarities in float64."""
+    import torch
+
     n, most = found.rows.shape
     used = np.arange(most) < found.counts[:, None]
     rows = found.rows[used]
@@ -149,6 +154,8 @@ def exact(queries: torch.Tensor, rows: torch.Tensor, query: np.ndarray, row: np.
 
     One sum for each pair, never a tile of a matrix product: equal rows give equal bits wherever they stand.
     """
+    import torch
+
     starts = np.zeros(len(queries) + 1, dtype=np.int64)
     np.cumsum(np.bincount(query, minlength=len(queries)), out=starts[1:])
     zeros = torch.zeros(len(row), dtype=torch.float64)
