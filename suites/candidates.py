@@ -7,6 +7,7 @@ then ranks the candidates by exact similarities. The bank is read in blocks, nev
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Iterator
@@ -26,8 +27,8 @@ Way = Literal["bf16", "fp32", "faiss"]
 ROWS = 4096
 """Bank rows of a tile on a CPU: with `QUERIES` of bfloat16 scores, 8 MB that stay in cache from product to test."""
 QUERIES = 1024
-FAISS_ROWS = 1 << 17
-"""Bank rows that a faiss index holds at a time."""
+FAISS_BYTES = 1 << 28
+"""Bank rows that a faiss index holds at a time, in bytes."""
 MARGIN = 32
 """Neighbours asked of faiss beyond k: a near-tie at rank k is then seen."""
 
@@ -75,7 +76,13 @@ def candidates(
     """
     if way == "faiss":
         return _by_faiss(bank, queries, k, own, stage)
-    return _Reservoir(queries, k, own, half=way == "bf16", device=device).fill(bank, stage)
+    with _sums_in_float32():
+        return _Reservoir(queries, k, own, half=way == "bf16", device=device).fill(bank, stage)
+
+
+def room(k: int) -> int:
+    """Candidates that a query can have before it counts as overflowing."""
+    return 4 * k + 256
 
 
 class _Reservoir:
@@ -100,7 +107,7 @@ class _Reservoir:
         self.error = (exact - rounded.float()).norm(dim=1)
         self.queries = torch.cat([rounded, torch.zeros(self.n, 2, dtype=self.dtype, device=self.device)], dim=1)
         self.own = None if own is None else torch.from_numpy(own).to(self.device)
-        self.capacity = 4 * k + 256
+        self.capacity = room(k)
         self.rows = torch.empty(self.n, self.capacity, dtype=torch.int32, device=self.device)
         # Scores less what the output's rounding may have added.
         self.scores = torch.full((self.n, self.capacity), -torch.inf, device=self.device)
@@ -157,10 +164,11 @@ class _Reservoir:
 
     def _margin(self, part: slice) -> Tensor:
         """What a score may be off by: the rounding of both factors, and float32's in summing D + 2 products."""
-        length = self.row_length * 1.0001
+        # Lengths were themselves summed in float32.
+        length = self.row_length * 1.001
         # Of the products, and of the threshold, which is no larger than they can get.
         summing = (self.width + 8) * 2.0**-24 * 2 * length
-        margin: Tensor = self.row_error * 1.0001 + self.error[part] * 1.0001 * length + summing + 1e-7
+        margin: Tensor = self.row_error * 1.001 + self.error[part] * 1.001 * length + summing + 1e-7
         return margin
 
     def _begin(self, tile: Tensor, part: slice) -> None:
@@ -176,7 +184,9 @@ class _Reservoir:
         self._set_threshold(part)
 
     def _set_threshold(self, part: slice) -> None:
-        self.threshold[part] = self.bound[part] - self._margin(part)
+        threshold = self.bound[part] - self._margin(part)
+        # Two columns hold it to 2^-18: lowered by more than that, what is subtracted is never above it.
+        self.threshold[part] = threshold - 2.0**-16 * threshold.abs().nan_to_num(0, posinf=0)
         self.lowest[part] = torch.minimum(self.lowest[part], self.threshold[part])
         high = self.threshold[part].to(self.dtype)
         low = (self.threshold[part] - high.float()).to(self.dtype)
@@ -303,9 +313,10 @@ def _by_faiss(bank: Bank, queries: np.ndarray, k: int, own: np.ndarray | None, s
     # Twice what float32 may be off by in summing D products of rows of length 1.
     tie = (bank.width + 8) * 2.0**-23
     n = len(queries)
+    faiss.omp_set_num_threads(torch.get_num_threads())
     scores, rows = np.empty((n, 0), dtype=np.float32), np.empty((n, 0), dtype=np.int64)
     full = np.zeros(n, dtype=bool)
-    for first, block in bank.blocks(FAISS_ROWS):
+    for first, block in bank.blocks(max(FAISS_BYTES // (4 * bank.width), 1)):
         index = faiss.IndexFlatIP(bank.width)
         index.add(block)
         wanted = min(len(block), k + MARGIN + extra)
@@ -336,6 +347,20 @@ def _packed(values: np.ndarray, keep: np.ndarray, filler: float) -> np.ndarray:
     line = np.nonzero(keep)[0]
     packed[line, np.arange(len(line)) - (np.cumsum(counts) - counts)[line]] = values[keep]
     return packed
+
+
+@contextlib.contextmanager
+def _sums_in_float32() -> Iterator[None]:
+    """No shortcuts, whatever the surrounding process allows itself: the error bounds are those of float32 sums."""
+    matmul, precision = torch.backends.cuda.matmul, torch.get_float32_matmul_precision()
+    reduced = matmul.allow_bf16_reduced_precision_reduction
+    torch.set_float32_matmul_precision("highest")
+    matmul.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        matmul.allow_bf16_reduced_precision_reduction = reduced
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import numpy as np
 from bench.errors import BenchError
 from bench.suite import Needs
 from suites.classification import Labels, accuracies, features_of, labels_of
-from suites.neighbours import ENGINE, ROWS, Neighbours, bank_of, normalised, search
+from suites.neighbours import ENGINE, ROWS, Neighbours, bank_of, normalised, passes, search
 from suites.vote import Votes, vote
 
 if TYPE_CHECKING:
@@ -53,8 +53,9 @@ class KNN:
         available = len(bank) - (1 if same else 0)
         asked = sorted(set(settings["k"]))
         reached = {k: min(k, available) for k in asked}
-        with task.progress.stage("kNN search", len(bank), "rows") as stage:
-            found = search(bank, queries, max(reached.values()), own=own, device=task.device, stage=stage)
+        most = max(reached.values())
+        with task.progress.stage("kNN search", len(bank) * passes(len(queries), most), "rows") as stage:
+            found = search(bank, queries, most, own=own, device=task.device, stage=stage)
         headline = settings["headline_k"] if settings["headline_k"] in asked else asked[0]
         for k in asked:
             for temperature in settings["temperature"]:

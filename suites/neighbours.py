@@ -13,9 +13,9 @@ from bench.record import Engine
 from suites.classification import finite_blocks
 
 if TYPE_CHECKING:
-    from bench.featureset import FeatureSet
     import torch
 
+    from bench.featureset import FeatureSet
     from bench.progress import Stage
     from suites.candidates import Bank, Candidates, Way
 
@@ -23,6 +23,8 @@ ENGINE = Engine(name="exact-search", version="1")
 """One engine, however the candidates were found: the neighbours are those of float64."""
 ROWS = 4096
 """Bank rows at a time while candidates are ranked."""
+AT_ONCE = 1024
+"""Queries that are compared with every row at a time."""
 ROOM = 2 << 30
 """Bytes of a bank up to which it is kept in memory."""
 
@@ -85,10 +87,13 @@ def bank_of(data: FeatureSet, name: str) -> tuple[Bank, int]:
 def normalised(x: np.ndarray) -> np.ndarray:
     """float32 rows of length 1; a zero row stays zero (similarity 0 to everything)."""
     x = np.asarray(x, dtype=np.float32)
-    # In float64: float32 squares overflow from 1.8e19 and vanish below 1e-23.
-    length = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64))
-    length[length == 0] = 1
-    unit: np.ndarray = (x / length[:, None]).astype(np.float32)
+    unit = np.empty_like(x)
+    for start in range(0, len(x), ROWS):
+        # In float64: float32 squares overflow from 1.8e19 and vanish below 1e-23.
+        rows = x[start : start + ROWS].astype(np.float64)
+        length = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+        length[length == 0] = 1
+        unit[start : start + ROWS] = rows / length[:, None]
     return unit
 
 
@@ -106,19 +111,53 @@ def search(
 
     Exact however the candidates are found (``way``; None: the fastest here): they are ranked by similarities in
     float64, ties by lowest row. ``own`` int64 [Q]: the bank row that is the query's own sample (-1: none), left out by
-    row, wherever it ranks. ``k`` must not exceed N (less one with ``own``). ``stage`` counts bank rows.
+    row, wherever it ranks. ``k`` must not exceed N (less one with ``own``). ``stage`` counts bank rows, `passes` times.
     """
-    from suites.candidates import QUERIES, candidates, fastest
+    from suites.candidates import fastest
 
-    found = candidates(bank, queries, k, way=way or fastest(device), own=own, device=device, stage=stage)
+    index = np.empty((len(queries), k), dtype=np.int64)
+    similarity = np.empty((len(queries), k))
+    chosen, step = way or fastest(device), _at_once(k)
+    for start in range(0, len(queries), step):
+        part = slice(start, start + step)
+        mine = None if own is None else own[part]
+        found = _found(bank, queries[part], k, mine, chosen, device, stage)
+        index[part], similarity[part] = found.index, found.similarity
+    return Neighbours(index, similarity)
+
+
+def passes(queries: int, k: int) -> int:
+    """How often `search` reads the bank for so many queries."""
+    return -(-queries // _at_once(k))
+
+
+def _at_once(k: int) -> int:
+    """Queries whose candidates are held together, 256 MB of them."""
+    from suites.candidates import room
+
+    return max((1 << 28) // (8 * room(k)), AT_ONCE)
+
+
+def _found(
+    bank: Bank, queries: np.ndarray, k: int, own: np.ndarray | None, way: Way, device: str, stage: Stage | None
+) -> Neighbours:
+    from suites.candidates import candidates
+
+    found = candidates(bank, queries, k, way=way, own=own, device=device, stage=stage)
     if found.rows.shape[1] < k:
         # Only where all queries overflowed are there fewer; the lines below are then all replaced.
         found.rows = np.pad(found.rows, ((0, 0), (0, k - found.rows.shape[1])))
     neighbours = _ranked(bank, queries, k, found)
+    again = np.union1d(found.overflow, np.flatnonzero(found.counts < k))
     # More near-ties than the candidates' room: features (nearly) alike for many samples.
-    for start in range(0, len(found.overflow), QUERIES):
-        at = found.overflow[start : start + QUERIES]
-        rest = _all_rows(bank, queries[at], k, None if own is None else own[at])
+    for start in range(0, len(again), AT_ONCE):
+        at = again[start : start + AT_ONCE]
+        mine = None if own is None else own[at]
+        if way == "faiss":
+            # Centred products have room for more near-ties than a list of fixed length.
+            rest = _found(bank, queries[at], k, mine, "fp32", device, None)
+        else:
+            rest = _all_rows(bank, queries[at], k, mine)
         neighbours.index[at], neighbours.similarity[at] = rest.index, rest.similarity
     return neighbours
 
@@ -171,18 +210,28 @@ def exact(queries: torch.Tensor, rows: torch.Tensor, query: np.ndarray, row: np.
 
 
 def _all_rows(bank: Bank, queries: np.ndarray, k: int, own: np.ndarray | None) -> Neighbours:
-    """Every similarity in float64, the best k kept from block to block.
+    """The best k kept from block to block, by similarities in float64 of every row that may be one of them."""
+    import torch
 
-    Matrix products may differ in their last bits from row to row: rounded to 2^-40 (1e-12), equal rows are equal.
-    """
-    index = np.empty((len(queries), 0), dtype=np.int64)
-    similarity = np.empty((len(queries), 0))
+    n = len(queries)
+    index, similarity = np.empty((n, 0), dtype=np.int64), np.empty((n, 0))
+    doubled = torch.from_numpy(queries).double()
     for first, block in bank.blocks(ROWS):
-        new = np.ldexp(np.rint(np.ldexp(queries.astype(np.float64) @ block.astype(np.float64).T, 40)), -40)
-        rows = np.broadcast_to(np.arange(first, first + len(block)), new.shape)
+        rows = torch.from_numpy(block).double()
+        # A matrix product may differ from the exact sums in its last bits: it only says which of those are needed.
+        keep = np.ones((n, len(block)), dtype=bool)
+        if similarity.shape[1] == k:
+            floor = similarity[:, -1:] - (bank.width + 8) * 2.0**-51
+            keep = (doubled @ rows.T).numpy() >= floor
         if own is not None:
-            new[rows == own[:, None]] = -np.inf
-        similarity, index = np.concatenate([similarity, new], axis=1), np.concatenate([index, rows], axis=1)
+            inside = np.flatnonzero((own >= first) & (own < first + len(block)))
+            keep[inside, own[inside] - first] = False
+        query, row = np.nonzero(keep)
+        new = np.full(keep.shape, -np.inf)
+        new[query, row] = exact(doubled, rows, query, row)
+        similarity = np.concatenate([similarity, new], axis=1)
+        index = np.concatenate([index, np.broadcast_to(np.arange(first, first + len(block)), new.shape)], axis=1)
+        # Held rows are lower than new ones: a stable sort leaves ties to the lowest row.
         order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
         similarity, index = np.take_along_axis(similarity, order, 1), np.take_along_axis(index, order, 1)
     return Neighbours(index, similarity)

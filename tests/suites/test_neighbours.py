@@ -25,7 +25,7 @@ def small_tiles(monkeypatch):
     """Many tiles, thresholds and blocks in small data."""
     monkeypatch.setattr(suites.candidates, "ROWS", 128)
     monkeypatch.setattr(suites.candidates, "QUERIES", 32)
-    monkeypatch.setattr(suites.candidates, "FAISS_ROWS", 300)
+    monkeypatch.setattr(suites.candidates, "FAISS_BYTES", 300 * 4 * 24)
     monkeypatch.setattr(suites.neighbours, "ROWS", 100)
 
 
@@ -182,3 +182,56 @@ def test_a_gpu_finds_the_same_bits():
 def test_normalised_survives_extreme_scales_and_zero_rows():
     x = np.array([[3e25, 4e25], [3e-25, 4e-25], [0, 0]], dtype=np.float32)
     np.testing.assert_allclose(normalised(x), [[0.6, 0.8], [0.6, 0.8], [0, 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("width", [1, 2, 7, 100])
+def test_any_bank_small_or_odd(way, width, small_tiles):
+    """Duplicates, zero rows, norms from 1e-25 to 1e25, k up to N, N = 1: always the float64 ranking, ties by row."""
+    rng = np.random.default_rng(width)
+    for n in (1, 2, 5, 140, 1000):
+        x = rng.standard_normal((n, width)) * 10 ** rng.uniform(-25, 25, (n, 1))
+        x[rng.random(n) < 0.1] = 0
+        copies = rng.integers(0, n, (2, n // 3))
+        x[copies[0]] = x[copies[1]]
+        bank = normalised(x)
+        queries = normalised(np.concatenate([rng.standard_normal((20, width)), x[: min(n, 20)], np.zeros((2, width))]))
+        for k in sorted({1, min(n, 3), min(n, 60), n if n < 500 else 60}):
+            found = search(Rows(bank), queries, k, way=way)
+            # Sums in one order for all rows: a matrix product may differ in the last bits between equal ones.
+            similarity = (queries.astype(np.float64)[:, None] * bank.astype(np.float64)).sum(axis=2)
+            np.testing.assert_allclose(
+                found.similarity, np.take_along_axis(similarity, found.index, 1), rtol=0, atol=1e-14
+            )
+            want = -np.sort(-similarity, axis=1)[:, :k]
+            np.testing.assert_allclose(found.similarity, want, rtol=0, atol=1e-14)
+            for line, row in zip(found.similarity, found.index, strict=True):
+                assert len(set(row)) == k
+                tied = line[1:] == line[:-1]
+                assert (row[1:] > row[:-1])[tied].all()
+            for q in range(len(queries)):
+                # Of rows that equal the last one found, none with a lower number was passed over.
+                last = bank[found.index[q, -1]]
+                same = np.flatnonzero((bank == last).all(axis=1))
+                assert set(same[same < found.index[q, -1]]) <= set(found.index[q])
+
+
+def test_many_queries_are_searched_in_parts(monkeypatch, small_tiles):
+    bank, queries = banks("clusters")
+    whole = search(Rows(bank), queries, 12, own=np.arange(150))
+    monkeypatch.setattr(suites.neighbours, "_at_once", lambda k: 37)
+    parts = search(Rows(bank), queries, 12, own=np.arange(150))
+    np.testing.assert_array_equal(whole.index, parts.index)
+    np.testing.assert_array_equal(whole.similarity, parts.similarity)
+    assert suites.neighbours.passes(150, 12) == 5
+
+
+def test_the_surrounding_process_keeps_its_matmul_precision():
+    bank, queries = banks("spread", 500)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        found = search(Rows(bank), queries, 5, way="fp32")
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    np.testing.assert_array_equal(found.index, brute(bank, queries, 5))
