@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.card import Card, digest_of
 from bench.errors import BenchError
+from bench.inputs import check_unchanged, inputs_of
 from bench.journal import Journal
 from bench.progress import watching
 from bench.record import Measurement, Record, now
@@ -100,8 +101,6 @@ class Engine:
         expect: Record | None = None,
     ) -> Record:
         """Evaluate and return the Record, written to the ledger where there is one."""
-        from bench.stored import StoredFeatures
-
         with _evaluating(student), _evaluating(teacher), watching(self.progress):
             items = self._items(student)
             if teacher is not None and not any(item.needs.teacher for item in items):
@@ -109,15 +108,17 @@ class Engine:
             lonely = [item.name for item in items if item.needs.teacher and teacher is None]
             if lonely:
                 raise BenchError(f"suite '{lonely[0]}' compares with a teacher: say which with --teacher SPEC")
-            self._check_data(items, expect)
+            self._open_data(items)
             others = self._load_others(items)
+            inputs = inputs_of(
+                {"the model": student, "the teacher": teacher, **others},
+                {"the data" if spec == self.request.data else spec: found for spec, found in self._opened.items()},
+            )
+            guide_card = teacher.card if teacher is not None else None
+            if expect is not None:
+                check_unchanged(expect, student.card, guide_card, inputs)
             cards = [model.card for model in others.values()]
-            brought = [
-                [model.train.fingerprint, model.test.fingerprint]
-                for model in (student, teacher, *others.values())
-                if isinstance(model, StoredFeatures)
-            ]
-            journal = self._journal(items, student.card, teacher.card if teacher is not None else None, cards, brought)
+            journal = self._journal(items, student.card, guide_card, cards, inputs)
             measurements: list[Measurement] = []
             outcomes: dict[str, dict[str, np.ndarray]] = {}
             features: dict[tuple[int, Source], Mapping[str, FeatureSet]] = {}
@@ -143,7 +144,7 @@ class Engine:
                 measurements += done[0]
                 outcomes |= done[1]
                 self.timings[item.name] = done[2]
-            return self._record(student, teacher, measurements, outcomes, journal)
+            return self._record(student, teacher, inputs, measurements, outcomes, journal)
 
     def _items(self, student: Backbone | StoredFeatures) -> list[Item]:
         from bench.stored import StoredFeatures
@@ -171,7 +172,7 @@ class Engine:
             items.append(Item(name, suite, card, needs, Source(data, card.precision)))
         return items
 
-    def _check_data(self, items: list[Item], expect: Record | None) -> None:
+    def _open_data(self, items: list[Item]) -> None:
         """Open every data set before the first forward: a missing one must not cost an hour first."""
         from bench.data.opening import limited, open_data
 
@@ -182,13 +183,6 @@ class Engine:
                     limit = self.request.limit
                     splits = splits._replace(train=limited(splits.train, limit), test=limited(splits.test, limit))
                 self._opened[spec] = splits
-                fingerprint = splits.test.fingerprint
-            then = {m.fingerprint for m in expect.measurements if m.dataset == splits.test.name} if expect else set()
-            if then and fingerprint not in then:
-                raise BenchError(
-                    f"the samples of '{spec}' are not those of the record "
-                    f"({fingerprint[:19]} now, {sorted(then)[0][:19]} then)"
-                )
 
     def _load_others(self, items: list[Item]) -> dict[str, Backbone | StoredFeatures]:
         """The further models that suites name in their options, each loaded once, by SPEC."""
@@ -200,7 +194,7 @@ class Engine:
             return {spec: load(spec, self.request.arch if Path(spec).is_file() else None) for spec in specs}
 
     def _journal(
-        self, items: list[Item], student: Card, teacher: Card | None, others: list[Card], brought: list[list[str]]
+        self, items: list[Item], student: Card, teacher: Card | None, others: list[Card], inputs: dict[str, str]
     ) -> Journal | None:
         if self.runs is None:
             return None
@@ -213,11 +207,7 @@ class Engine:
             "model": student.model_dump(mode="json"),
             "teacher": teacher.model_dump(mode="json") if teacher is not None else None,
             "others": [card.model_dump(mode="json") for card in others],
-            # Features made elsewhere bring their own labels, which no weight digest covers.
-            "brought": brought,
-            "data": {
-                spec: [splits.train.fingerprint, splits.test.fingerprint] for spec, splits in self._opened.items()
-            },
+            "inputs": inputs,
             "suites": [item.card.model_dump(mode="json") for item in items],
         }
         return Journal(self.runs, digest_of(plan))
@@ -318,6 +308,7 @@ class Engine:
         self,
         student: Backbone | StoredFeatures,
         teacher: Backbone | StoredFeatures | None,
+        inputs: dict[str, str],
         measurements: list[Measurement],
         outcomes: dict[str, dict[str, np.ndarray]],
         journal: Journal | None,
@@ -341,6 +332,7 @@ class Engine:
             request=self.request.model_dump(mode="json"),
             model=student.card,
             teacher=teacher.card if teacher is not None else None,
+            inputs=inputs,
             measurements=measurements,
             environment={
                 **environment(device),

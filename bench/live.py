@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.backbone import Backbone, weight_digest
+from bench.callables import name_of
 from bench.card import Card, Transform
 from bench.errors import BenchError
 
@@ -53,7 +54,9 @@ def wrap(
         described = Transform.model_validate(transform)
     elif callable(transform):
         preprocess = transform
-        described = Transform(resize=None, crop=None, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), custom=repr(transform))
+        described = Transform(
+            resize=None, crop=None, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), custom=name_of(transform)
+        )
     else:
         raise BenchError(
             f"wrap: transform is a {type(transform).__name__}: give a Transform, its fields, or a callable"
@@ -90,7 +93,8 @@ class LiveBackbone(Backbone):
             architecture=type(module).__name__,
             family="module",
             dims={},
-            feature="pooled",
+            # Another way to the feature is another feature: two of one module must not pass for one.
+            feature=pooled if isinstance(pooled, str) else name_of(pooled) if pooled is not None else "pooled",
             transform=transform,
             weight_digest="",
             container="live module",

@@ -113,6 +113,9 @@ class Record(BaseModel):
     """The run's arguments: what ``bench run --from`` repeats."""
     model: Card
     teacher: Card | None = None
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """Fingerprint of everything that was read, by what it is: ``the weights of the model``, ``the test samples of the
+    data``... ``bench run --from`` refuses to repeat the run on anything else."""
     measurements: list[Measurement]
     environment: Facts = Field(default_factory=dict)
     timings: dict[str, Finite] = Field(default_factory=dict)

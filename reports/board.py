@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 
 
 class Model(NamedTuple):
-    """A row: the label, the weights and the input transform. Another transform of the same weights is another row."""
+    """A row: the label, the weights, and how they are read.
+
+    The same weights behind another input transform, in another network (tensors can fill two that differ in their
+    activation alone) or with another output taken for the feature are another row.
+    """
 
     name: str
     weights: str
     transform: str
+    architecture: str
+    feature: str
 
 
 @dataclass
@@ -110,7 +116,8 @@ def assemble(records: Iterable[Record]) -> Board:
     headlines: set[Column] = set()
     for record in records:
         transform = record.model.transform.model_dump_json() if record.model.transform else ""
-        model = Model(record.name, record.model.weight_digest, transform)
+        card = record.model
+        model = Model(record.name, card.weight_digest, transform, card.architecture, card.feature)
         board.cards[model], board.years[model] = record.model, record.created[:4]
         board.records.setdefault(model, []).append(record)
         for m in record.measurements:

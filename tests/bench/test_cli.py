@@ -141,4 +141,4 @@ def test_a_record_is_not_repeated_on_other_features(features_dir, tmp_path):
         x, y = stored["x"] + 1, stored["y"]
     np.savez(features_dir / "test.npz", x=x, y=y)
     sentence = refused(bench("run", "--from", str(tmp_path / f"{first['run']}.json"), "--runs", str(tmp_path)))
-    assert "not those of the record" in sentence
+    assert "the weights of the model are not those of the record" in sentence

@@ -147,6 +147,17 @@ def test_repeats_share_a_cell_and_other_weights_do_not(make: Maker) -> None:
     assert cell.interval is None
 
 
+@pytest.mark.parametrize("reading", [{"architecture": "vit_quickgelu"}, {"feature": "embed"}])
+def test_the_same_weights_read_in_another_way_are_another_row(make: Maker, reading: dict[str, str]) -> None:
+    first, second = make("net-a", run="r1"), make("net-a", run="r2")
+    second.model = second.model.model_copy(update=reading)
+    for m in second.measurements:
+        m.feature = m.feature | {"tokens": second.model.feature}
+    board = assemble([first, second])
+    assert len(board.cards) == 2
+    assert all(len(cell.runs) == 1 for cell in board.cells.values())
+
+
 EVIL = "<img src=x onerror=alert(1)>\"'`|\n=cmd()\x1b[2J"
 
 
