@@ -87,26 +87,26 @@ def decide(found: Neighbours, labels: Labels, k: int, weight: str, temperature: 
     for start in range(0, len(found.index), QUERIES):
         rows = slice(start, start + QUERIES)
         similarity = found.similarity[rows, :k]
-        weights = weights_of(similarity, weight, temperature)
+        logs = log_weights(similarity, weight, temperature)
         neighbours = labels.train[found.index[rows, :k]]
-        blocks.append(vote(similarity, neighbours, weights, labels.trained, min(5, labels.trained), labels.test[rows]))
+        blocks.append(vote(similarity, neighbours, logs, labels.trained, min(5, labels.trained), labels.test[rows]))
     return Votes(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
 
 
-def weights_of(similarity: np.ndarray, weight: str, temperature: float) -> np.ndarray:
-    """What each neighbour's vote counts, float64 [Q, k]: ``exp`` exp(s / T), ``l2`` 1 / (distance + 1e-5), ``one``.
+def log_weights(similarity: np.ndarray, weight: str, temperature: float) -> np.ndarray:
+    """The logarithm of what each neighbour's vote counts, float64 [Q, k].
 
-    exp is taken relative to the nearest neighbour: the same argmax, and no overflow at any temperature.
+    ``exp`` exp(s / T), ``l2`` 1 / (distance + 1e-5), ``one`` 1.
     """
     if weight == "exp":
-        weights: np.ndarray = np.exp((similarity - similarity[:, :1]) / temperature)
-        return weights
+        logs: np.ndarray = (similarity - similarity[:, :1]) / temperature
+        return logs
     if weight == "l2":
         # Of normalised rows: |a - b|^2 = 2 - 2 s.
-        inverse: np.ndarray = 1 / (np.sqrt(np.maximum(2 - 2 * similarity, 0)) + 1e-5)
+        inverse: np.ndarray = -np.log(np.sqrt(np.maximum(2 - 2 * similarity, 0)) + 1e-5)
         return inverse
     if weight == "one":
-        return np.ones_like(similarity)
+        return np.zeros_like(similarity)
     raise BenchError(f"knn.weight is exp, l2 or one, not '{weight}'")
 
 

@@ -8,6 +8,8 @@ import numpy as np
 
 TIE = 1e-5
 """Relative difference below which float32 may have put two classes in the wrong order."""
+FAINT = 1e-30
+"""A score below which float32 does not tell two classes apart: at low temperatures most votes are."""
 
 
 class Votes(NamedTuple):
@@ -20,9 +22,9 @@ class Votes(NamedTuple):
 
 
 def vote(
-    similarity: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, m: int, asked: np.ndarray
+    similarity: np.ndarray, labels: np.ndarray, log_weights: np.ndarray, classes: int, m: int, asked: np.ndarray
 ) -> Votes:
-    """Add up ``weights`` [Q, k] by class ``labels`` int [Q, k] in 0..classes-1; ``similarity`` [Q, k] breaks ties.
+    """Add up exp(``log_weights``) [Q, k] by class ``labels`` int [Q, k] in 0..classes-1; ``similarity`` breaks ties.
 
     ``asked`` int [Q]: the class of each query whose share is wanted; one that is not below ``classes`` has none.
 
@@ -33,18 +35,43 @@ def vote(
 
     q = len(labels)
     flat = (np.arange(q)[:, None] * classes + labels).ravel()
+    # Relative to the heaviest vote: the same order, and no overflow at any temperature.
+    weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
     score = np.bincount(flat, weights=weights.ravel(), minlength=q * classes).reshape(q, classes)
-    ordered = torch.from_numpy(score.astype(np.float32)).sort(dim=1, descending=True)
-    top = ordered.indices[:, : m + 1].numpy()
+    single = score.astype(np.float32)
+    order = torch.from_numpy(single).sort(dim=1, descending=True).indices.numpy()
+    top = order[:, : m + 1].copy()
     values = np.take_along_axis(score, top, axis=1)
     # Scores that float32 cannot tell apart, or that ended in the wrong order for it: rank those rows in full.
-    close = (values[:, :-1] - values[:, 1:] <= TIE * np.abs(values[:, :-1])) & (values[:, :-1] > 0)
-    rows = np.flatnonzero(close.any(axis=1))
+    unsure = ((values[:, :-1] - values[:, 1:] <= TIE * values[:, :-1]) & (values[:, :-1] > 0)).any(axis=1)
+    voted = np.zeros((q, classes), dtype=bool)
+    voted.ravel()[flat] = True
+    unsure |= (voted & (single < FAINT)).any(axis=1)
+    rows = np.flatnonzero(unsure)
     if len(rows):
-        best = np.full((len(rows), classes), -np.inf)
-        np.maximum.at(best, (np.arange(len(rows))[:, None], labels[rows]), similarity[rows])
-        tie_break = np.broadcast_to(np.arange(classes), best.shape)
-        top[rows] = np.lexsort((tie_break, -best, -score[rows]), axis=-1)[:, : m + 1]
+        top[rows] = _ranked(similarity[rows], labels[rows], log_weights[rows], order[rows])[:, : m + 1]
     known = asked < classes
     got = np.where(known, score[np.arange(q), np.where(known, asked, 0)], 0.0)
     return Votes(top[:, :m], got / score.sum(axis=1))
+
+
+def _ranked(similarity: np.ndarray, labels: np.ndarray, log_weights: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """All classes, best first, int64 [Q, C], by the logarithm of their scores: no vote is too small to count.
+
+    ``order`` int64 [Q, C]: the order of classes without votes.
+    """
+    row = np.arange(len(labels))[:, None]
+    peak = np.full(order.shape, -np.inf)
+    np.maximum.at(peak, (row, labels), log_weights)
+    total = np.zeros(order.shape)
+    np.add.at(total, (row, labels), np.exp(log_weights - peak[row, labels]))
+    score = np.full(order.shape, -np.inf)
+    voted = total > 0
+    score[voted] = peak[voted] + np.log(total[voted])
+    best = np.full(order.shape, -np.inf)
+    np.maximum.at(best, (row, labels), similarity)
+    last = np.broadcast_to(np.arange(order.shape[1]), order.shape).copy()
+    unvoted = np.empty_like(last)
+    np.put_along_axis(unvoted, order, last, axis=1)
+    last[~voted] = unvoted[~voted]
+    return np.lexsort((last, -best, -score), axis=-1)

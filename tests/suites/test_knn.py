@@ -93,7 +93,7 @@ def test_an_exact_tie_goes_to_the_higher_single_similarity_then_the_lowest_class
     assert made.outcomes[0].arrays["prediction"][0] == 4
     # Equal scores by construction, class 1 holding the single best similarity.
     similarity = np.array([[0.9, 0.5, 0.4]])
-    votes = vote(similarity, np.array([[1, 0, 0]]), np.array([[2.0, 1.0, 1.0]]), 2, 2, np.array([0]))
+    votes = vote(similarity, np.array([[1, 0, 0]]), np.log([[2.0, 1.0, 1.0]]), 2, 2, np.array([0]))
     assert list(votes.top[0]) == [1, 0]
     assert votes.share[0] == 0.5
 
@@ -177,6 +177,41 @@ def test_zero_features_are_said():
     x[3] = 0
     measurements, _ = evaluate("knn", (x, y), clusters(1, 20, 3), k=[5])
     assert measurements[0].details["zero_features"] == 1
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 0.001, 0.003, 0.02])
+def test_votes_too_small_for_float_still_rank_the_classes(temperature):
+    """Top-5 of brute force in the log domain, at temperatures whose votes float32, then float64, cannot hold."""
+    (x, y), (q, t) = clusters(0, 400, 9, spread=0.4), clusters(1, 80, 9, spread=0.4)
+    measurements, made = evaluate("knn", (x, y), (q, t), k=[200], temperature=[temperature])
+    bank, queries = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (x.astype(float), q.astype(float)))
+    ranks, lost, beyond = [], 0, 0
+    for row, label in zip(queries, t, strict=True):
+        s = bank @ row
+        near = np.argsort(-s, kind="stable")[:200]
+        score = {c: np.logaddexp.reduce(s[near[y[near] == c]] / temperature) for c in set(y[near])}
+        spread = max(score.values()) - np.array(list(score.values()))
+        lost += (spread > 104).sum()
+        beyond += (spread > 746).sum()
+        order = sorted(score, key=lambda c: -score[c])
+        assert len(order) >= 5, "every place among the first five must be somebody's by votes"
+        ranks.append(order.index(label) if label in order else 9)
+    ranks = np.array(ranks)
+    assert (lost > 100) == (temperature <= 0.003)
+    assert (beyond > 100) == (temperature <= 0.0001)
+    for metric, places, outcome in (("top1", 1, "correct"), ("top5", 5, "correct5")):
+        (index,) = [i for i, m in enumerate(measurements) if m.metric == metric]
+        np.testing.assert_array_equal(made.outcomes[index].arrays[outcome], ranks < places)
+    assert 0 < (ranks < 5).sum() < len(ranks)
+
+
+def test_scores_that_float32_ties_are_ordered_in_float64():
+    """Class 1 gets 1e-50 votes, class 2 a little more, class 0 all the rest; classes 3 and 4 none."""
+    similarity = np.array([[0.9, 0.5, 0.4]])
+    logs = np.array([[0.0, np.log(1e-50), np.log(1.1e-50)]])
+    votes = vote(similarity, np.array([[0, 1, 2]]), logs, 5, 3, np.array([2]))
+    assert list(votes.top[0]) == [0, 2, 1]
+    assert votes.share[0] == pytest.approx(1.1e-50)
 
 
 def test_inverse_distance_votes():
