@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reports.wording import capitalised, clean, describe, number, provenance, shared_settings, short
+from reports.wording import clean, describe, number, provenance, shared_settings, short
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -90,21 +90,31 @@ def _groups(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
 
 
 def _section(group: list[Measurement]) -> list[RenderableType]:
-    from rich.padding import Padding
-
     first = group[0]
-    common, labels = shared_settings(group)
+    networks = [m for m in group if "network" in m.settings]
+    rest = [m for m in group if "network" not in m.settings]
+    common, labels = shared_settings(rest or group)
     heading = ", ".join(filter(None, (common, provenance(first))))
     parts: list[RenderableType] = [Text.assemble((clean(first.protocol), "bold cyan"), (f"  {clean(heading)}", "dim"))]
+    if networks:
+        parts += [_networks(networks), Text("")] if rest else [_networks(networks)]
+    if not rest:
+        return parts + _noted(group)
     rows = list(dict.fromkeys(labels))
-    metrics = list(dict.fromkeys(m.metric for m in group))
-    cells = {(label, m.metric): m for label, m in zip(labels, group, strict=True)}
+    metrics = list(dict.fromkeys(m.metric for m in rest))
+    cells = {(label, m.metric): m for label, m in zip(labels, rest, strict=True)}
     # A grid of settings by metrics when several numbers share a setting and three columns hold them; else a list.
-    if len(rows) > 1 and len(metrics) <= 3 and len(cells) == len(group) > len(rows):
+    if len(rows) > 1 and len(metrics) <= 3 and len(cells) == len(rest) > len(rows):
         parts.append(_grid(rows, metrics, cells))
     else:
-        parts.append(_list(group, labels if len(rows) > 1 else None))
-    return parts + [Padding(Text(clean(note), style="yellow"), (0, 0, 0, 4)) for note in notes(group)]
+        parts.append(_list(rest, labels if len(rows) > 1 else None))
+    return parts + _noted(group)
+
+
+def _noted(group: Sequence[Measurement]) -> list[RenderableType]:
+    from rich.padding import Padding
+
+    return [Padding(Text(clean(note), style="yellow"), (0, 0, 0, 4)) for note in notes(group)]
 
 
 def notes(group: Sequence[Measurement]) -> list[str]:
@@ -112,20 +122,16 @@ def notes(group: Sequence[Measurement]) -> list[str]:
     said: dict[str, None] = {}
     for m in group:
         if m.selection == "best_on_test":
-            said["selected on test: the best of several on the reported samples, too high by an unknown amount"] = None
+            said["Selected on test: the best of several on the reported samples, too high by an unknown amount"] = None
         elif m.interval is None and m.interval_note:
             said[f"{m.metric}: {m.interval_note}"] = None
         if not m.verified:
-            said["unverified: the protocol card holds a value that could not be confirmed at its source"] = None
-        left_out = m.details.get("corrupt_images_left_out")
-        if left_out:
-            listed = (
-                ", ".join(f"{count:,} of {split}" for split, count in left_out.items())
-                if isinstance(left_out, dict)
-                else str(left_out)
-            )
-            said[f"images that could not be decoded were left out: {listed}"] = None
-    return [capitalised(note) for note in said]
+            said["Unverified: the protocol card holds a value that could not be confirmed at its source"] = None
+        left_out = m.details.get("left_out")
+        if isinstance(left_out, dict):
+            listed = ", ".join(f"{facts['corrupt']:,} of {split}" for split, facts in left_out.items())
+            said[f"Images that could not be decoded were left out: {listed}"] = None
+    return list(said)
 
 
 def _grid(rows: list[str], metrics: list[str], cells: dict[tuple[str, str], Measurement]) -> Table:
@@ -149,6 +155,38 @@ def _grid(rows: list[str], metrics: list[str], cells: dict[tuple[str, str], Meas
         columns.append(f"{max(m.n for m in row if m is not None):,}")
         table.add_row(*map(Text, columns), style="bold" if headline else None)
     return table
+
+
+def _networks(group: list[Measurement]) -> Table:
+    """What was measured of each network of a comparison: one line a network, the first metric with its interval."""
+    cells = {(str(m.settings["network"]), m.metric): m for m in group}
+    rows = list(dict.fromkeys(network for network, _ in cells))
+    metrics = list(dict.fromkeys(metric for _, metric in cells))
+    table = _table()
+    table.add_column("", no_wrap=True)
+    _, labels = shared_settings([m.model_copy(update={"settings": _but_network(m)}) for m in group])
+    own = {m.metric: label for m, label in zip(group, labels, strict=True)}
+    for metric in metrics:
+        name = clean(metric) if len(metric) <= 10 else clean(metric).replace("_", "_\n")
+        header = f"{name}\n{clean(own[metric])}" if own[metric] else name
+        table.add_column(Text(header), justify="right", overflow="fold")
+        if metric == metrics[0]:
+            table.add_column("95 % interval", justify="right", no_wrap=True, style="dim")
+    table.add_column("n", justify="right", no_wrap=True)
+    for network in rows:
+        found = [cells.get((network, metric)) for metric in metrics]
+        columns = ["", clean(network)]
+        for metric, m in zip(metrics, found, strict=True):
+            columns.append(number(m) if m is not None else "")
+            if metric == metrics[0]:
+                columns.append(_interval(m) if m is not None else "")
+        columns.append(f"{max(m.n for m in found if m is not None):,}")
+        table.add_row(*map(Text, columns))
+    return table
+
+
+def _but_network(m: Measurement) -> dict[str, Any]:
+    return {key: value for key, value in m.settings.items() if key != "network"}
 
 
 def _list(group: list[Measurement], labels: list[str] | None) -> Table:

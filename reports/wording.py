@@ -72,10 +72,6 @@ def provenance(m: Measurement) -> str:
     return ", ".join(parts)
 
 
-def capitalised(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
-
-
 def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"

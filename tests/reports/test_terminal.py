@@ -62,7 +62,7 @@ def test_path_is_whole_and_left_out_when_nothing_was_written(make: Maker) -> Non
 def test_warnings_are_said_once(make: Maker) -> None:
     record = make(
         selection="best_on_test", interval=None, interval_note="selected on test", verified=False,
-        details={"corrupt_images_left_out": {"train": 3}},
+        details={"left_out": {"train": {"corrupt": 3, "corrupt_images": ["train/a.png"]}}},
     )  # fmt: skip
     flat = " ".join(printed(record).split())
     sections = 2
@@ -74,7 +74,33 @@ def test_warnings_are_said_once(make: Maker) -> None:
     assert "elected on test" not in quiet
     assert "nverified" not in quiet
     other = printed(make(interval=None, interval_note="bootstrap needs two samples"))
-    assert "Top1: bootstrap needs two samples" in other
+    assert "top1: bootstrap needs two samples" in other
+
+
+def test_networks_of_a_comparison_are_the_lines_of_one_table(make: Maker) -> None:
+    record = make()
+    of = record.measurements[0]
+    shared = {"teacher": "t#1"}
+    pair = [of.model_copy(update={"metric": "agreement", "value": 81.25, "settings": shared, "headline": True})]
+    values = {
+        ("student", "top1"): 70.5,
+        ("student", "ece"): 0.125,
+        ("teacher", "top1"): 80.25,
+        ("teacher", "ece"): 0.25,
+    }
+    for (network, metric), value in values.items():
+        more = {"bins": 15} if metric == "ece" else {}
+        unit = "" if metric == "ece" else "%"
+        settings = {**shared, "network": network, **more}
+        pair.append(of.model_copy(update={"metric": metric, "value": value, "unit": unit, "settings": settings}))
+    text = printed(record.model_copy(update={"measurements": pair}))
+    assert "teacher=t#1" in text
+    lines = [line.split() for line in text.splitlines()]
+    assert [line[1] for line in lines if line[:1] == ["student"]] == ["70.50"]
+    assert [line[1] for line in lines if line[:1] == ["teacher"] and "0.2500" in line] == ["80.25"]
+    assert "bins=15" in text
+    assert "agreement" in text
+    assert "81.25" in text
 
 
 def test_natural_units_have_four_decimals_and_no_minus_zero(make: Maker) -> None:
