@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ def load(
     """
     from bench.registry import nearest, resolve, table
 
+    if not isinstance(spec, str | Path):
+        raise BenchError(f"a model is loaded from a SPEC (text or path), not from a {type(spec).__name__}")
     text = str(spec)
     scheme, separator, rest = text.partition(":")
     schemes = [name for name in table("adapters") if name != "path"]
@@ -39,7 +42,14 @@ def load(
         raise BenchError(f"unknown kind of model '{scheme}:'{nearest(scheme, schemes)}")
     else:
         adapter, rest = resolve("adapters", "path"), text
-    model: Backbone | StoredFeatures = adapter(rest, arch=arch, weights_key=weights_key, trust=trust)
+    try:
+        model: Backbone | StoredFeatures = adapter(rest, arch=arch, weights_key=weights_key, trust=trust)
+    except OSError as error:
+        raise BenchError(f"the model {_brief(text)} cannot be read: {error.strerror or error}") from None
+    from bench.backbone import Backbone
+
+    if isinstance(model, Backbone):
+        model.asked = {"arch": arch, "weights_key": weights_key}
     return model
 
 
@@ -73,14 +83,25 @@ def run(
     """
     from bench.request import Request
 
+    asked: dict[str, str | None] = {"arch": arch, "weights_key": weights_key}
+    if (had := getattr(model, "asked", None)) is not None:
+        if given := [name for name, value in asked.items() if value is not None]:
+            raise BenchError(
+                f"{given[0]} says how a SPEC is read, and the model given is loaded: give it to bench.load"
+            )
+        asked = had
+    for name_, value in (("protocols", protocols), ("settings", settings)):
+        if value is not None and not isinstance(value, Mapping):
+            raise BenchError(f"{name_} is a mapping of names to values, not a {type(value).__name__}")
+    if not isinstance(suites, str | list | tuple):
+        raise BenchError(f"suites is a list of names, not {suites!r}")
     try:
         request = Request(
-            model=str(model) if isinstance(model, str | Path) else model.card.spec,
-            teacher=None if teacher is None else str(teacher) if isinstance(teacher, str | Path) else teacher.card.spec,
+            model=_spec(model, "model"),
+            teacher=None if teacher is None else _spec(teacher, "teacher"),
             suites=list(dict.fromkeys([suites] if isinstance(suites, str) else suites)),
             data=data,
-            arch=arch,
-            weights_key=weights_key,
+            **asked,
             protocols=dict(protocols or {}),
             settings=dict(settings or {}),
             seed=seed,
@@ -90,11 +111,35 @@ def run(
         )
     except ValidationError as error:
         first = error.errors()[0]
-        raise BenchError(f"argument {first['loc'][0]}: {first['msg']} (got {first['input']!r})") from None
+        where = ".".join(map(str, first["loc"]))
+        if first["type"] == "value_error":  # A sentence of ours.
+            raise BenchError(f"{where} {first['msg'].removeprefix('Value error, ')}") from None
+        raise BenchError(f"{where}: {first['msg']} (got {_brief(repr(first['input']))})") from None
     return carry_out(
         request, model=model, teacher=teacher, runs=runs, device=device, batch=batch, workers=workers, trust=trust,
         progress=progress,
     )  # fmt: skip
+
+
+def _spec(model: Any, argument: str) -> str:
+    """The SPEC of what was handed over, for the request."""
+    if isinstance(model, str | Path):
+        return str(model)
+    spec = getattr(getattr(model, "card", None), "spec", None)
+    if not isinstance(spec, str):
+        what = "a bare torch module: bench.wrap(module) makes a model of it" if _is_module(model) else f"{model!r:.80}"
+        raise BenchError(f"{argument} is a SPEC, or what bench.load or bench.wrap gave, not {what}")
+    return spec
+
+
+def _is_module(model: Any) -> bool:
+    # Whoever holds a module has imported torch; nobody else pays for it here.
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(model, torch.nn.Module)
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 120 else f"{text[:80]}... ({len(text):,} characters)"
 
 
 def repeat(
@@ -143,18 +188,22 @@ def carry_out(
     expect: Record | None = None,
 ) -> Record:
     """Check the request, load what it names, and hand over to the engine."""
+    from bench.files import check_writable
     from bench.progress import Progress
 
     cards = request.cards()  # The cheap refusals come before torch is imported.
-    if request.name is not None and not request.name.strip():
-        raise BenchError("--name is empty")
+    for name, value, least in (("batch", batch, 1), ("workers", workers, 0)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise BenchError(f"{name} is a whole number of at least {least}, not {value!r}")
+    if runs is not None:
+        check_writable(Path(runs).expanduser())
 
     from bench.engine import Engine
 
     engine = Engine(
         request,
         cards,
-        runs=Path(runs) if runs is not None else None,
+        runs=Path(runs).expanduser() if runs is not None else None,
         device=device,
         batch=batch,
         workers=workers,

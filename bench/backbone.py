@@ -23,6 +23,8 @@ class Backbone(nn.Module, ABC):
     """A frozen network. Adapters return it in eval mode with gradients off; ``card`` says what it is."""
 
     card: Card
+    asked: dict[str, str | None] | None = None
+    """What `bench.load` was told beside the SPEC, for a record that is to be repeated; None for a live module."""
 
     @abstractmethod
     def features(self, images: Tensor) -> dict[str, Tensor]:

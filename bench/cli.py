@@ -25,6 +25,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _folder(text: str) -> Path:
+    """A folder's path; an empty one (a variable that is not set) would quietly be the current folder."""
+    if not str(text).strip():
+        raise typer.BadParameter("the path is empty")
+    return Path(text)
+
+
 Model = Annotated[
     str | None,
     typer.Option("--model", help="A path, timm:NAME, torchvision:NAME, demo:NAME or features:DIR.", metavar="SPEC"),
@@ -35,7 +43,7 @@ Trust = Annotated[
     bool, typer.Option("--trust-checkpoint", help="Let the file's pickle run code. Only for files you made yourself.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result document alone on stdout.")]
-Runs = Annotated[Path, typer.Option(help="The ledger: the folder where records gather.", metavar="DIR")]
+Runs = Annotated[Path, typer.Option(help="The ledger: the folder where records gather.", metavar="DIR", parser=_folder)]
 Data = Annotated[str | None, typer.Option(help="demo, a name under $BENCH_DATA, or kind:PATH.", metavar="SPEC")]
 
 
@@ -101,8 +109,8 @@ def run(
                 progress=_progress(),
             )  # fmt: skip
         else:
-            if model is None or suite is None:
-                missing = "--model SPEC" if model is None else "--suite NAMES"
+            if not model or not suite:
+                missing = "--model SPEC" if not model else "--suite NAMES"
                 raise BenchError(
                     f"bench run needs {missing}: bench run --model demo:mobilenetv2 --suite knn --data demo"
                 )

@@ -36,6 +36,13 @@ def answer(command: Callable[[], object]) -> NoReturn:
         # The reader of our output left: nothing to say, and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
+    except OSError as error:
+        if os.environ.get("BENCH_DEBUG"):
+            raise
+        # What Python still holds for a stdout that takes no more must not speak after us.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        refuse(f"{error.filename or 'the output'} could not be read or written: {error.strerror or error}")
     except Exception as error:
         # typer brings its own copy of click's exceptions, or uses click's: what they can do tells them, not the class.
         if isinstance(code := getattr(error, "exit_code", None), int):

@@ -82,8 +82,6 @@ class Engine:
         self.left_out: dict[Source, dict[str, Any]] = {}
         self._started = time.perf_counter()
         self._opened: dict[str, Splits] = {}
-        if runs is not None and runs.exists() and not runs.is_dir():
-            raise BenchError(f"--runs {runs} is a file: give a folder for the records")
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -329,7 +327,7 @@ class Engine:
             name=name,
             seed=self.request.seed,
             created=created,
-            request=self.request.model_dump(mode="json"),
+            request=self.request.anywhere().model_dump(mode="json"),
             model=student.card,
             teacher=teacher.card if teacher is not None else None,
             inputs=inputs,

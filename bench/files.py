@@ -54,6 +54,27 @@ def write_atomically(
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that could not take a file, before work is spent on what should go there.
+
+    A folder that is not there yet is not made: the nearest one above it is tried. Raises `BenchError`.
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise BenchError(f"{folder} is a file: give a folder")
+        place = next((above for above in (folder, *folder.absolute().parents) if above.exists()), folder)
+        probe = place / f"{TEMPORARY}probe.{os.getpid()}-{secrets.token_hex(4)}"
+        # A folder in the place of a file when it has to be made: some places allow the one and not the other.
+        if place == folder:
+            probe.write_bytes(b"?")
+            probe.unlink()
+        else:
+            probe.mkdir()
+            probe.rmdir()
+    except OSError as error:
+        raise refusal(error, folder / "a record") from error
+
+
 def refusal(error: OSError, path: Path) -> BenchError:
     """The sentence for an operating system's error while writing ``path``."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

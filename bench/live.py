@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from bench.backbone import Backbone, weight_digest
@@ -41,6 +42,8 @@ def wrap(
     DistributedDataParallel wrapper is looked through, so a single rank may call `bench.run` without the others.
     Features stay in memory. Raises `BenchError` when the output is no [B, D] feature.
     """
+    if not isinstance(module, nn.Module):
+        raise BenchError(f"wrap takes a torch module, not a {type(module).__name__}")
     inner = module
     while isinstance(inner, nn.parallel.DistributedDataParallel | nn.DataParallel):
         # Their forward talks to the other ranks, who may be busy elsewhere.
@@ -51,7 +54,14 @@ def wrap(
     elif isinstance(transform, Transform):
         described = transform
     elif isinstance(transform, dict):
-        described = Transform.model_validate(transform)
+        try:
+            described = Transform.model_validate(transform)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise BenchError(
+                f"wrap: transform.{'.'.join(map(str, first['loc']))}: {first['msg']} (the fields are "
+                f"{', '.join(Transform.model_fields)})"
+            ) from None
     elif callable(transform):
         preprocess = transform
         described = Transform(
@@ -61,8 +71,12 @@ def wrap(
         raise BenchError(
             f"wrap: transform is a {type(transform).__name__}: give a Transform, its fields, or a callable"
         )
+    if pooled is not None and not isinstance(pooled, str) and not callable(pooled):
+        raise BenchError(f"wrap: pooled is a function or the name of a method, not a {type(pooled).__name__}")
     if isinstance(pooled, str) and not callable(getattr(inner, pooled, None)):
         raise BenchError(f"wrap: the module {type(inner).__name__} has no method '{pooled}' to take features from")
+    if any(tensor.is_meta for tensor in (*inner.parameters(), *inner.buffers())):
+        raise BenchError(f"wrap: the module {type(inner).__name__} is on the meta device: it has shapes and no weights")
     return LiveBackbone(inner, described, preprocess, pooled, name or type(inner).__name__, step, epoch)
 
 
@@ -115,7 +129,14 @@ class LiveBackbone(Backbone):
     def preprocess(self, image: Any) -> Tensor:
         if self._preprocess is None:
             return super().preprocess(image)
-        return self._preprocess(image)
+        made = self._preprocess(image)
+        if not isinstance(made, Tensor) or made.ndim < 3 or not made.is_floating_point():
+            what = f"{made.dtype} {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
+            raise BenchError(
+                f"wrap: the transform {self.card.transform.custom if self.card.transform else ''} gave {what}, "
+                f"not a float tensor [3, H, W]"
+            )
+        return made.float()
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         call = getattr(self.module, self._pooled) if isinstance(self._pooled, str) else self.module

@@ -25,6 +25,10 @@ _TABLES: dict[str, tuple[str, str]] = {
 }
 
 
+LISTED = 16
+"""Names that a sentence holds."""
+
+
 class Entry(NamedTuple):
     """A row of a room's table: where the thing is (``module:attribute``) and one line on what it is."""
 
@@ -62,8 +66,11 @@ def resolve(room: Room, name: str) -> Any:
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """The tail of a refusal: the nearest of ``names``, or all of them when none is near."""
+    """The tail of a refusal: the nearest of ``names``; when none is near all of them, or where to see them."""
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return f"; nearest: {', '.join(close)}"
-    return f"; there are: {', '.join(sorted(names))}" if names else ""
+    if not names:
+        return ""
+    listed = ", ".join(sorted(names)[:LISTED])
+    return f"; there are: {listed}{f' and {len(names) - LISTED:,} more' if len(names) > LISTED else ''}"

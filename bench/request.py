@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from bench import protocol as protocols
 from bench.errors import BenchError
 from bench.protocol import Protocol
 from bench.registry import nearest, table
+
+LONGEST = 4096
+"""Characters of one text; no path is longer on Linux."""
+
+PATH_KINDS = ("imagefolder", "webdataset", "hf", "coco", "voc", "segfolder", "ade20k", "features")
+"""Kinds whose text may be a path."""
+
+
+def _spoken(text: str) -> str:
+    """Text that a record, a page and a terminal can hold."""
+    if not text.strip():
+        raise ValueError("is empty")
+    if len(text) > LONGEST:
+        raise ValueError(f"has {len(text):,} characters; {LONGEST:,} are the most")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds bytes that are no UTF-8, which a record cannot keep: rename it") from None
+    if not text.isprintable():
+        raise ValueError("holds control characters: leave them out")
+    return text
+
+
+def _spoken_throughout(settings: dict[str, Any]) -> dict[str, Any]:
+    for key, value in settings.items():
+        for text in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(text, str) and text:
+                try:
+                    _spoken(text)
+                except ValueError as error:
+                    raise ValueError(f"{key!a} {error}") from None
+    return settings
+
+
+Text = Annotated[str, AfterValidator(_spoken)]
 
 
 class Request(BaseModel):
@@ -17,21 +54,40 @@ class Request(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str
+    model: Text
     """SPEC, or ``live`` for a module handed over in memory."""
-    suites: list[str]
-    teacher: str | None = None
-    data: str | None = None
-    arch: str | None = None
-    weights_key: str | None = None
+    suites: list[Text]
+    teacher: Text | None = None
+    data: Text | None = None
+    arch: Text | None = None
+    weights_key: Text | None = None
     protocols: dict[str, str] = Field(default_factory=dict)
     """Suite -> protocol name."""
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: Annotated[dict[str, Any], AfterValidator(_spoken_throughout)] = Field(default_factory=dict)
     """``suite.option`` -> value."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     limit: int | None = Field(default=None, ge=1)
-    name: str | None = None
+    name: Text | None = None
+
+    def anywhere(self) -> Request:
+        """The same request with every path absolute, for a record may be repeated from another folder."""
+
+        def option(value: Any) -> Any:
+            # A word that happens to be a file's name is a word; a SPEC of a weight file has a suffix or a separator.
+            return _absolute(value) if isinstance(value, str) and ("." in value or os.sep in value) else value
+
+        return self.model_copy(
+            update={
+                "model": _absolute(self.model),
+                "teacher": _absolute(self.teacher) if self.teacher else None,
+                "data": _absolute(self.data) if self.data and ":" in self.data else self.data,
+                "settings": {
+                    key: [option(v) for v in value] if isinstance(value, list) else option(value)
+                    for key, value in self.settings.items()
+                },
+            }
+        )
 
     def cards(self) -> dict[str, Protocol]:
         """The protocol card of every suite, in the order asked, with the changed options applied.
@@ -53,6 +109,19 @@ class Request(BaseModel):
             if suite not in found:
                 raise BenchError(f"'{key}' is set, but suite '{suite}' is not run (suites: {', '.join(found)})")
         return found
+
+
+def _absolute(spec: str) -> str:
+    """``spec`` with the path in it, where there is one, made absolute; links stay as they are."""
+    kind, separator, rest = spec.partition(":")
+    if separator and kind not in PATH_KINDS:
+        return spec
+    path = Path(rest if separator else spec).expanduser()
+    try:
+        there = path.exists()
+    except OSError:
+        return spec
+    return f"{kind}{separator}{path.absolute()}" if there and separator else str(path.absolute()) if there else spec
 
 
 def parse_pairs(pairs: list[str], flag: str, shape: str) -> dict[str, str]:

@@ -26,7 +26,10 @@ def open_data(spec: str) -> Splits:
                 f"--data {spec} is a path without its kind: write imagefolder:{spec} for a folder per class"
             )
         raise BenchError(f"unknown data '{kind}'{nearest(kind, list(kinds))} (or kind:PATH, as in imagefolder:PATH)")
-    splits: Splits = resolve("datasets", kind)(rest)
+    try:
+        splits: Splits = resolve("datasets", kind)(rest)
+    except OSError as error:
+        raise BenchError(f"--data {spec[:120]} cannot be read: {error.strerror or error}") from None
     for split in splits:
         if len(split) == 0:
             raise BenchError(f"--data {spec}: the split '{split.split}' holds no images")

@@ -92,6 +92,16 @@ def test_lists(what):
         (["run", "--model", "demo:mobilenetv2", "--suite", "knn", "--data", "demoo"], ["demoo", "demo"]),
         (["run", "--model", "demo:mobilenetv2", "--suite", "knn", "--data", "imagefolder:/no/such"], ["/no/such"]),
         (["run", "--model", "x", "--suite", "knn", "--limit", "0"], ["--limit"]),
+        (["run", "--model", "", "--suite", "knn"], ["--model"]),
+        (["run", "--model", "x", "--suite", ""], ["--suite"]),
+        (["run", "--model", "x", "--suite", "knn", "--data", ""], ["data is empty"]),
+        (["run", "--model", "x", "--suite", "knn", "--runs", ""], ["--runs", "empty"]),
+        (["run", "--model", "x", "--suite", "knn", "--name", b"\xff"], ["name", "UTF-8"]),
+        (
+            ["run", "--model", "demo:mobilenetv2", "--suite", "knn", "--data", "demo", "--runs", "/dev/null/runs"],
+            ["/dev/null"],
+        ),
+        (["run", "--model", "timm:qqqq", "--suite", "knn", "--data", "demo"], ["qqqq"]),
         (["run", "--model", "x", "--suite", "knn", "--precision", "fp8"], ["precision"]),
         (["run", "--model", "x", "--suite", "knn", "--device", "tpu", "--data", "demo"], ["tpu"]),
         (["run", "--from", "no-record.json"], ["no-record.json"]),
@@ -106,6 +116,17 @@ def test_refusals_are_one_sentence(args, words, tmp_path):
     sentence = refused(bench(*args, BENCH_CACHE=str(tmp_path)))
     for word in words:
         assert word in sentence
+
+
+@pytest.mark.parametrize("args", [["list", "suites"], ["list", "models", "--json"], ["--version"], ["--help"]])
+def test_an_output_that_takes_no_more_is_one_sentence(args):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench", *args], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, cwd=ROOT
+        )
+    assert done.returncode == 2
+    [sentence] = done.stderr.strip().splitlines()
+    assert "could not be read or written: No space left" in sentence
 
 
 def test_json_prints_the_record_alone(features_dir, tmp_path):

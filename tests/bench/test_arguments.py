@@ -1,0 +1,148 @@
+"""What `bench.run`, `load` and `wrap` refuse in their arguments: a `BenchError` of one sentence, before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import bench
+
+MODULE = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"model": None}, "model is a SPEC"),
+        ({"model": 5}, "model is a SPEC"),
+        ({"model": MODULE}, r"bench\.wrap\(module\)"),
+        ({"model": ""}, "model is empty"),
+        ({"model": "a\nb"}, "control characters"),
+        ({"model": "\udcff.pth"}, "no UTF-8"),
+        ({"model": "x" * 5000}, "5,000 characters"),
+        ({"model": "y" * 300 + ".pth"}, "cannot be read: File name too long"),
+        ({"model": "features:" + "y" * 300}, "cannot be read: File name too long"),
+        ({"suites": None}, "suites is a list of names"),
+        ({"suites": []}, "no suite was asked for"),
+        ({"suites": [5]}, "suites"),
+        ({"suites": [""]}, "suites.0 is empty"),
+        ({"data": 5}, "data: .*string"),
+        ({"data": "", "model": "demo:mobilenetv2"}, "data is empty"),
+        ({"data": "imagefolder:" + "y" * 300, "model": "demo:mobilenetv2"}, "cannot be read: File name too long"),
+        ({"teacher": 3}, "teacher is a SPEC"),
+        ({"settings": ["knn.k=3"]}, "settings is a mapping"),
+        ({"settings": {"knn.k": "\udcff"}}, "no UTF-8"),
+        ({"protocols": "knn"}, "protocols is a mapping"),
+        ({"batch": "x"}, "batch is a whole number of at least 1"),
+        ({"batch": 0}, "batch is a whole number of at least 1"),
+        ({"batch": True}, "batch is a whole number of at least 1"),
+        ({"workers": -1}, "workers is a whole number of at least 0"),
+        ({"seed": -1}, "seed: .*greater than or equal to 0"),
+        ({"name": " "}, "name is empty"),
+        ({"name": "a\x1b[2Jb"}, "control characters"),
+        ({"name": "\udcff"}, "no UTF-8"),
+        ({"arch": ""}, "arch is empty"),
+        ({"precision": "fp8"}, "precision"),
+    ],
+)
+def test_arguments_of_run(given: dict[str, Any], said: str, features_dir: Path) -> None:
+    arguments: dict[str, Any] = {"model": f"features:{features_dir}", "suites": ["knn"], **given}
+    with pytest.raises(bench.BenchError, match=said) as refusal:
+        bench.run(arguments.pop("model"), arguments.pop("suites"), **arguments)
+    assert len(str(refusal.value)) < 600
+
+
+@pytest.mark.parametrize("given", [{"arch": "resnet50"}, {"weights_key": "teacher"}])
+def test_how_a_spec_is_read_cannot_be_said_of_a_loaded_model(given: dict[str, str]) -> None:
+    model = bench.load("demo:mobilenetv2@32")
+    with pytest.raises(bench.BenchError, match=r"give it to bench\.load"):
+        bench.run(model, ["knn"], "demo", **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("spec", [None, 5, MODULE])
+def test_load_wants_a_spec(spec: Any) -> None:
+    with pytest.raises(bench.BenchError, match="loaded from a SPEC"):
+        bench.load(spec)
+
+
+@pytest.mark.parametrize(
+    ("module", "given", "said"),
+    [
+        (None, {}, "takes a torch module"),
+        (MODULE, {"pooled": 5}, "pooled is a function or the name"),
+        (MODULE, {"transform": {"resise": 5}}, r"transform\.resise: .*fields are kind, resize"),
+        (MODULE, {"transform": {"crop": "big"}}, r"transform\.crop"),
+        (nn.Linear(2, 2, device="meta"), {}, "meta device"),
+    ],
+)
+def test_arguments_of_wrap(module: Any, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(bench.BenchError, match=said):
+        bench.wrap(module, **given)
+
+
+@pytest.mark.parametrize("made", [None, "image", torch.zeros(8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8)])
+def test_a_transform_that_gives_no_image_tensor(made: Any) -> None:
+    live = bench.wrap(nn.Conv2d(3, 4, 1), transform=lambda image: image if made is None else made)
+    with pytest.raises(bench.BenchError, match=r"not a float tensor \[3, H, W\]"):
+        bench.run(live, ["knn"], "demo", limit=20, workers=0)
+
+
+def test_another_float_type_from_a_transform_is_taken() -> None:
+    live = bench.wrap(nn.Conv2d(3, 4, 1), transform=lambda image: torch.zeros(3, 8, 8, dtype=torch.float64))
+    assert live.preprocess(None).dtype == torch.float32
+
+
+def test_a_loaded_model_keeps_what_a_repetition_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    from bench.api import repeat
+
+    torch.manual_seed(0)
+    (tmp_path / "here").mkdir()
+    torch.save(timm.create_model("resnet10t").state_dict(), tmp_path / "here/net.pth")
+    monkeypatch.chdir(tmp_path / "here")
+    model = bench.load("net.pth", arch="resnet10t")
+    record = bench.run(model, ["knn"], "demo", limit=40, settings={"knn.k": 3}, runs=tmp_path / "runs", workers=0)
+    assert record.model.spec == "net.pth"
+    assert record.request["model"] == str(tmp_path / "here/net.pth")
+    assert record.request["arch"] == "resnet10t"
+    monkeypatch.chdir(tmp_path)
+    again = repeat(tmp_path / "runs" / f"{record.run}.json", workers=0)
+    assert [m.value for m in again.measurements] == [m.value for m in record.measurements]
+
+
+def test_only_what_is_a_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.request import Request
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("demo", "resnet18", "plain.pth", "sub"):
+        (tmp_path / name).mkdir()
+    request = Request(
+        model="timm:resnet18",
+        suites=["agreement"],
+        teacher="plain.pth",
+        data="demo",
+        settings={"agreement.baseline": "plain.pth", "agreement.logits": "sub", "agreement.C": 0.5,
+                  "agreement.ensemble": ["sub/../plain.pth", "demo:mobilenetv2", "missing.pth"]},
+    ).anywhere()  # fmt: skip
+    assert request.model == "timm:resnet18"
+    assert request.teacher == str(tmp_path / "plain.pth")
+    assert request.data == "demo"
+    assert request.settings["agreement.baseline"] == str(tmp_path / "plain.pth")
+    assert request.settings["agreement.logits"] == "sub"
+    ensemble = request.settings["agreement.ensemble"]
+    assert ensemble == [str(tmp_path / "sub/../plain.pth"), "demo:mobilenetv2", "missing.pth"]
+
+
+def test_a_ledger_that_cannot_be_written_is_refused_before_the_model_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for runs in (tmp_path / "file", tmp_path / "file/below", Path("/proc/self/none"), Path("/proc/none/deeper")):
+        with pytest.raises(bench.BenchError, match=r"file|writable|written"):
+            bench.run("missing.pth", ["knn"], "demo", runs=runs)
+    with pytest.raises(bench.BenchError, match="no file or folder"):
+        bench.run("missing.pth", ["knn"], "demo", runs=tmp_path / "new/deeper")
+    assert not (tmp_path / "new").exists()
