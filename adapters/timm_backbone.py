@@ -158,9 +158,13 @@ class TimmBackbone(Backbone):
         maps = self._intermediates(images, self.traits.levels, output_fmt="NCHW", **arguments)
         return [level.contiguous() for level in maps]
 
+    @property
+    def depth(self) -> int:
+        return len(getattr(self.network, "blocks", [])) if self.traits.isotropic else 0
+
     def blocks(self, images: Tensor, n: int = 4, norm: bool = True) -> list[tuple[Tensor, Tensor | None]]:
-        depth = len(getattr(self.network, "blocks", []))
-        if not self.traits.isotropic or not depth:
+        depth = self.depth
+        if not depth:
             return super().blocks(images, n, norm)
         if not 1 <= n <= depth:
             raise BenchError(f"'{self.card.name}' has {depth} blocks: the last {n} cannot be read")

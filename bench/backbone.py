@@ -40,6 +40,11 @@ class Backbone(nn.Module, ABC):
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """Maps [B, C_i, ~H/s_i, ~W/s_i], finest first, strides in ``card.strides``."""
 
+    @property
+    def depth(self) -> int:
+        """Token blocks that `blocks` can read; 0 when there are none."""
+        return 0
+
     def blocks(self, images: Tensor, n: int = 4, norm: bool = True) -> list[tuple[Tensor, Tensor | None]]:
         """The last ``n`` blocks, oldest first, each through the final norm when ``norm``.
 

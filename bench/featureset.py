@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from bench.errors import BenchError
+
 
 class FeatureSet(ABC):
     """Features of one split. Rows of every array are in the order of the data set's samples."""
@@ -60,4 +62,9 @@ class ArrayFeatureSet(FeatureSet):
         self.widths = {name: array.shape[1] for name, array in arrays.items()}
 
     def array(self, name: str) -> np.ndarray:
+        if name not in self._arrays:
+            raise BenchError(
+                f"the features of {self.dataset} {self.split} hold no '{name}' (there are: {', '.join(self._arrays)}): "
+                f"evaluate the network itself, or bring that output too"
+            )
         return self._arrays[name]

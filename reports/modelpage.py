@@ -99,23 +99,40 @@ def measurements(records: Sequence[Record]) -> list[Document]:
     return found
 
 
-def charts(record: Record, outcomes: Outcomes) -> list[Document]:
-    """Charts of the newest record: sweeps, classes, confusion, training curves; each only where there is data."""
-    found = [*_sweeps(record)]
-    for m in record.measurements:
-        if m.details.get("path"):
-            found += _path(m)
-        if isinstance(m.details.get("curve"), list):
-            found += _curve(m)
-    drawn: set[str] = set()
-    for m in record.measurements:
-        if m.headline and m.outcomes is not None and m.outcomes not in drawn:
-            drawn.add(m.outcomes)
-            table = outcomes(record.run, m)
-            if table is not None and {"label", "prediction", "correct"} <= set(table):
-                found += _classes(m, table)
+def charts(records: Sequence[Record], outcomes: Outcomes) -> list[Document]:
+    """Charts of every measurement's newest run: sweeps, classes, confusion, training curves, maps of a comparison."""
+    found: list[Document] = []
+    for run, newest in _newest(records):
+        found += _sweeps(newest)
+        drawn: set[str] = set()
+        for m in newest:
+            if m.details.get("path"):
+                found += _path(m)
+            if isinstance(m.details.get("curve"), list):
+                found += _curve(m)
+            if m.headline and m.outcomes is not None and m.outcomes not in drawn:
+                drawn.add(m.outcomes)
+                table = outcomes(run, m)
+                if table is not None and {"label", "prediction", "correct"} <= set(table):
+                    found += _classes(m, table)
+                elif table is not None:
+                    found += _maps(m, table)
     unique = {(chart["title"], chart["text"]): chart for chart in found}
     return [{**chart, "id": f"c{i}"} for i, chart in enumerate(unique.values())]
+
+
+def _newest(records: Sequence[Record]) -> list[tuple[str, list[Measurement]]]:
+    """(run, its measurements that no newer run of the model repeats), the newest run first."""
+    seen: set[tuple[str, ...]] = set()
+    found = []
+    for record in reversed(records):
+        mine = {(m.protocol, m.dataset, m.split, m.fingerprint): m for m in record.measurements}
+        new = set(mine) - seen
+        seen |= new
+        kept = [m for m in record.measurements if (m.protocol, m.dataset, m.split, m.fingerprint) in new]
+        if kept:
+            found.append((record.run, kept))
+    return found
 
 
 def _spec(title: str, text: str, **parts: Any) -> Document:
@@ -130,10 +147,10 @@ def _q(field: str, title: str, **more: Any) -> Document:
 _NEAR = {"zero": False}
 
 
-def _sweeps(record: Record) -> list[Document]:
+def _sweeps(measurements: Sequence[Measurement]) -> list[Document]:
     """Metrics over k, a line per temperature."""
     groups: dict[tuple[str, str, str], list[Measurement]] = {}
-    for m in record.measurements:
+    for m in measurements:
         if isinstance(m.settings.get("k"), int):
             groups.setdefault((m.protocol, m.dataset, m.metric), []).append(m)
     found = []
@@ -209,20 +226,31 @@ def _classes(m: Measurement, table: Table) -> list[Document]:
     half = CLASSES_DRAWN // 2
     shown = order if len(order) <= CLASSES_DRAWN else np.concatenate([order[:half], order[-half:]])
     values = [{"label": str(int(classes[c])), "y": round(float(accuracy[c]), 3), "n": int(counts[c])} for c in shown]
+    # The label of a comparison's outcome is what the teacher says.
+    pair = m.metric == "agreement"
+    group, right = ("Class by the teacher", "Agreed, %") if pair else ("Class", "Right, %")
     encoding = {
-        "x": {"field": "label", "type": "nominal", "sort": None, "title": "Class, worst first"},
-        "y": _q("y", "Right, %", scale={"domain": [0, 100]}),
+        "x": {"field": "label", "type": "nominal", "sort": None, "title": f"{group}, worst first"},
+        "y": _q("y", right, scale={"domain": [0, 100]}),
         "tooltip": [
-            {"field": "label", "title": "Class"},
-            {"field": "y", "title": "Right, %"},
+            {"field": "label", "title": group},
+            {"field": "y", "title": right},
             {"field": "n", "title": "n"},
         ],
     }
-    what = f"{m.suite} {m.metric}"
+    what = m.metric if pair else f"{m.suite} {m.metric}"
     text = f"{m.protocol} on {m.dataset} {m.split}; {len(classes)} classes" + (
         "." if len(order) <= CLASSES_DRAWN else ", the worst and best shown."
     )
-    found = [_spec(f"{what}: accuracy by class", text, data={"values": values}, mark="bar", encoding=encoding)]
+    found = [
+        _spec(
+            f"{what}: {'by class' if pair else 'accuracy by class'}",
+            text,
+            data={"values": values},
+            mark="bar",
+            encoding=encoding,
+        )
+    ]
     if len(classes) <= CONFUSION_DRAWN:
         found.append(_confusion(what, m, label, table["prediction"]))
     return found
@@ -238,14 +266,56 @@ def _confusion(what: str, m: Measurement, label: np.ndarray, prediction: np.ndar
         {"t": names[t], "p": names[p], "n": int(counts[t, p]), "share": round(100 * float(counts[t, p] / totals[t]), 2)}
         for t, p in np.argwhere(counts)
     ]
+    rows, columns = ("Teacher", "Student") if m.metric == "agreement" else ("True", "Predicted")
     encoding = {
-        "x": {"field": "p", "type": "nominal", "sort": names, "title": "Predicted"},
-        "y": {"field": "t", "type": "nominal", "sort": names, "title": "True"},
+        "x": {"field": "p", "type": "nominal", "sort": names, "title": columns},
+        "y": {"field": "t", "type": "nominal", "sort": names, "title": rows},
         "color": _q("share", "% of the class", legend={"orient": "right"}),
-        "tooltip": [{"field": k, "title": v} for k, v in (("t", "True"), ("p", "Predicted"), ("n", "Samples"))],
+        "tooltip": [{"field": k, "title": v} for k, v in (("t", rows), ("p", columns), ("n", "Samples"))],
     }
-    text = f"{m.protocol} on {m.dataset} {m.split}; a row is a true class and sums to 100 %."
-    return _spec(f"{what}: confusion", text, data={"values": values}, mark="rect", encoding=encoding)
+    row = "a class that the teacher says" if m.metric == "agreement" else "a true class"
+    text = f"{m.protocol} on {m.dataset} {m.split}; a row is {row} and sums to 100 %."
+    return _spec(
+        f"{what}: {'classes' if m.metric == 'agreement' else 'confusion'}",
+        text,
+        data={"values": values},
+        mark="rect",
+        encoding=encoding,
+    )
+
+
+def _maps(m: Measurement, table: Table) -> list[Document]:
+    """Heat maps of a comparison's matrices: layers against layers, classes against classes."""
+    where = f"{m.protocol} on {m.dataset} {m.split}"
+    if {"similarity", "teacher_widths"} <= set(table):
+        names = [[f"{i + 1}" for i in range(size)] for size in table["similarity"].shape]
+        text = f"{where}; {m.metric}, {m.settings.get('teacher', 'teacher')} in rows."
+        return [_heat("Layers: student against teacher", text, table["similarity"], names,
+                      ("Layer of the teacher", "Layer of the student"), signed=False)]  # fmt: skip
+    if {"difference", "classes"} <= set(table) and len(table["classes"]) <= CONFUSION_DRAWN:
+        names = [[str(int(c)) for c in table["classes"]]] * 2
+        return [_heat("Class logits: teacher less student", f"{where}; {m.metric}.", table["difference"], names,
+                      ("True class", "Logit of class"), signed=True)]  # fmt: skip
+    return []
+
+
+def _heat(
+    title: str, text: str, matrix: np.ndarray, names: list[list[str]], axes: tuple[str, str], *, signed: bool
+) -> Document:
+    values = [
+        {"r": row, "c": column, "v": round(float(matrix[i, j]), 4)}
+        for i, row in enumerate(names[0])
+        for j, column in enumerate(names[1])
+        if math.isfinite(matrix[i, j])
+    ]
+    scale = {"scheme": "blueorange", "domainMid": 0} if signed else {"scheme": "viridis"}
+    encoding = {
+        "x": {"field": "c", "type": "ordinal", "sort": names[1], "title": axes[1]},
+        "y": {"field": "r", "type": "ordinal", "sort": names[0], "title": axes[0]},
+        "color": _q("v", "Value", scale=scale, legend={"orient": "right"}),
+        "tooltip": [{"field": "r", "title": axes[0]}, {"field": "c", "title": axes[1]}, _q("v", "Value")],
+    }
+    return _spec(title, text, data={"values": values}, mark="rect", encoding=encoding)
 
 
 def _number(value: Any) -> bool:

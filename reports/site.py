@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 CELLS_ON_PAGE = 6_000
 """Beyond this many measured cells the board shows headline columns alone; the model pages show the rest."""
-_READ = {"label", "prediction", "correct", "correct5", "intersection", "union"}
+_READ = {
+    "label", "prediction", "correct", "correct5", "intersection", "union",
+    "similarity", "teacher_widths", "difference", "classes",
+}  # fmt: skip
 _AUDIT = ("basis", "severity", "note")
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -137,7 +140,7 @@ def page(board: Board, outcomes: _Outcomes, pages: Mapping[Model, str], problems
 
 
 def _model_page(templates: Environment, model: Model, records: list[Record], outcomes: _Outcomes) -> str:
-    drawn = modelpage.charts(records[-1], outcomes)
+    drawn = modelpage.charts(records, outcomes)
     listed = modelpage.measurements(records)
     return templates.get_template("model.html").render(
         model=model,

@@ -127,6 +127,11 @@ def notes(group: Sequence[Measurement]) -> list[str]:
             said[f"{m.metric}: {m.interval_note}"] = None
         if not m.verified:
             said["Unverified: the protocol card holds a value that could not be confirmed at its source"] = None
+        unseen = m.details.get("without_training_samples")
+        if isinstance(unseen, dict):
+            said[f"{unseen['test_samples']:,} samples are of classes without training samples: none can be right"] = (
+                None
+            )
         left_out = m.details.get("left_out")
         if isinstance(left_out, dict):
             listed = ", ".join(f"{facts['corrupt']:,} of {split}" for split, facts in left_out.items())

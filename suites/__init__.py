@@ -10,5 +10,6 @@ TABLE = {
     "quality": Entry("suites.quality:Quality", "label-free quality: RankMe, alpha-ReQ, NESum, uniformity"),
     "agreement": Entry("suites.agreement:Agreement", "whether a student predicts what its teacher predicts"),
     "similarity": Entry("suites.similarity:Similarity", "how alike student and teacher represent the same samples"),
+    "layers": Entry("suites.layer_map:LayerMap", "every layer of the student against every layer of its teacher"),
     "logits": Entry("suites.logit_suite:LogitStructure", "class structure of the logits, student against teacher"),
 }
