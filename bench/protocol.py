@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 from importlib.resources import files
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import BenchError
-from bench.registry import nearest, table
+from bench.registry import nearest, resolve, table
+
+if TYPE_CHECKING:
+    from bench.options import Allowed
 
 Selection = Literal["none", "holdout", "last", "best_on_test"]
 
@@ -44,17 +47,21 @@ class Protocol(BaseModel):
     def variant(self, changes: dict[str, Any]) -> Protocol:
         """The same card with some options changed and a name of its own.
 
-        A value equal to the card's is no change. Raises `BenchError` for an option that the card does not have.
+        A value equal to the card's is no change. Raises `BenchError` for an option that the card does not have, and for
+        a value that its suite does not allow.
         """
-        from bench.options import coerce
+        from bench.options import Allowed, coerce
 
         merged = dict(self.overrides)
         settings = dict(self.settings)
         for option, raw in changes.items():
             if option not in settings:
                 raise BenchError(f"suite '{self.suite}' has no option '{option}'{nearest(option, list(settings))}")
-            value = coerce(raw, like=settings[option], option=f"{self.suite}.{option}")
-            if value == settings[option] and type(value) is type(settings[option]):
+            name = f"{self.suite}.{option}"
+            allowed = options_of(self.suite).get(option, Allowed())
+            default = settings[option]
+            value = allowed.checked(coerce(raw, like=default, option=name), like=default, option=name)
+            if value == allowed.checked(default, like=default, option=name) and type(value) is type(default):
                 continue
             settings[option] = value
             if option not in self.inputs:
@@ -73,6 +80,13 @@ class Protocol(BaseModel):
 
         suffix = "".join(f"+{option}={spell(value)}" for option, value in sorted(self.overrides.items()))
         return self.model_copy(update={"id": self.id.split("+", 1)[0] + suffix})
+
+
+def options_of(suite: str) -> dict[str, Allowed]:
+    """What the options of ``suite`` may be, by name: what the suite says of itself."""
+    if suite not in table("suites"):
+        return {}
+    return dict(getattr(resolve("suites", suite), "options", {}))
 
 
 @functools.cache

@@ -137,7 +137,10 @@ class Task:
 
 @runtime_checkable
 class Suite(Protocol):
-    """What the registry's ``suites`` room holds: a class without state, one per suite."""
+    """What the registry's ``suites`` room holds: a class without state, one per suite.
+
+    It may say what its options may be: ``options``, a dictionary of `bench.options.Allowed` by name.
+    """
 
     name: str
     default: str

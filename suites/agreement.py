@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from bench.bootstrap import percentile, resampled_sums
 from bench.errors import BenchError
+from bench.options import Allowed, count, positive, words
 from bench.stats import wilson
 from bench.suite import Needs, Outcomes, engine_of
 from suites import fidelity
@@ -34,14 +35,20 @@ class Agreement:
 
     name = "agreement"
     default = "agreement/stanton@1"
+    options: ClassVar[dict[str, Allowed]] = {
+        "logits": words("auto", "own", "probe"),
+        "splits": words("train", "test", once=True),
+        "tau": positive(1e6),
+        "bins": count(most=1_000_000),
+        "C": positive(),
+        # Fewer make no interval.
+        "replicates": count(100, 10_000_000),
+        "ensemble": Allowed(once=True),
+    }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         settings = protocol.settings
         wanted = splits_of(settings)
-        fidelity.log_probabilities(np.zeros((1, 1)), settings["tau"])
-        fidelity.confidence_bins(np.zeros(1), settings["bins"])
-        if settings["replicates"] < 100:
-            raise BenchError(f"agreement.replicates of {settings['replicates']} make no interval: 100 or more")
         if settings["reference"] and not settings["baseline"]:
             raise BenchError(
                 "agreement.reference (the method to improve on) needs agreement.baseline, the student without a teacher"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from bench.errors import BenchError
+from bench.options import Allowed, count, positive, words
 from bench.stats import wilson
 from bench.suite import Needs, engine_of
 from suites.classification import Labels, features_of, labels_of
@@ -38,17 +39,18 @@ class FewShot:
 
     name = "fewshot"
     default = "fewshot/standard@1"
+    options: ClassVar[dict[str, Allowed]] = {
+        "shots": count(a_set=True),
+        "percent": positive(100, a_set=True),
+        "draws": count(most=10_000),
+        "classifier": words("logreg", "knn"),
+        "C": positive(),
+        "k": count(),
+        "temperature": Allowed(least=1e-6, most=1e6),
+        "lists": Allowed(a_set=True),
+    }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
-        settings = protocol.settings
-        if settings["classifier"] not in ("logreg", "knn"):
-            raise BenchError(f"fewshot.classifier is logreg or knn, not '{settings['classifier']}'")
-        if min(settings["shots"]) < 1 or settings["draws"] < 1:
-            raise BenchError("fewshot.shots and fewshot.draws must be 1 or more")
-        if not all(0 < share <= 100 for share in settings["percent"]):
-            raise BenchError("fewshot.percent must lie above 0 and at most at 100")
-        if not (settings["C"] > 0 and settings["k"] >= 1 and settings["temperature"] > 0):
-            raise BenchError("fewshot.C and fewshot.temperature must be above 0, and fewshot.k 1 or more")
         return Needs()
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:

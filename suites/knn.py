@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from bench.errors import BenchError
+from bench.options import Allowed, count, spell, words
 from bench.suite import Needs
 from suites.classification import Labels, accuracies, features_of, labels_of
 from suites.neighbours import ENGINE, ROWS, Neighbours, bank_of, normalised, passes, search
@@ -28,13 +29,17 @@ class KNN:
 
     name = "knn"
     default = "knn/dino@1"
+    options: ClassVar[dict[str, Allowed]] = {
+        "k": count(a_set=True),
+        "headline_k": count(),
+        "temperature": Allowed(least=1e-6, most=1e6, a_set=True),
+        "headline_temperature": Allowed(least=1e-6, most=1e6),
+        "weight": words("exp", "l2", "one"),
+    }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
-        settings = protocol.settings
-        if min(settings["k"]) < 1:
-            raise BenchError(f"knn.k must be 1 or more, not {min(settings['k'])}")
-        if min(settings["temperature"]) <= 0:
-            raise BenchError(f"knn.temperature must be above 0, not {min(settings['temperature'])}")
+        headline_of(protocol.settings, "k")
+        headline_of(protocol.settings, "temperature")
         return Needs()
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
@@ -51,12 +56,12 @@ class KNN:
         same = own is not None and _are_the_rows(bank, own, queries)
         own = own if same else None
         available = len(bank) - (1 if same else 0)
-        asked = sorted(set(settings["k"]))
+        asked = settings["k"]
         reached = {k: min(k, available) for k in asked}
         most = max(reached.values())
         with task.progress.stage("kNN search", len(bank) * passes(len(queries), most), "rows") as stage:
             found = search(bank, queries, most, own=own, device=task.device, stage=stage)
-        headline = settings["headline_k"] if settings["headline_k"] in asked else asked[0]
+        headline = headline_of(settings, "k"), headline_of(settings, "temperature")
         for k in asked:
             for temperature in settings["temperature"]:
                 details: dict[str, Any] = {}
@@ -73,12 +78,25 @@ class KNN:
                     votes.top,
                     votes.share,
                     engine=ENGINE,
-                    outcome=f"k{k}-T{temperature:g}",
+                    outcome=f"k{k}-T{spell(temperature)}",
                     metrics=("top1", "top5"),
-                    headline=k == headline and temperature == settings["temperature"][0],
+                    headline=(k, temperature) == headline,
                     details=details,
                     settings={"k": k, "temperature": temperature},
                 )
+
+
+def headline_of(settings: dict[str, Any], option: str) -> Any:
+    """The headline's k or temperature: the card's; where a single other one is asked for, that. Refuses to choose."""
+    asked, headline = settings[option], settings[f"headline_{option}"]
+    if headline in asked:
+        return headline
+    if len(asked) == 1:
+        return asked[0]
+    raise BenchError(
+        f"knn.headline_{option}={spell(headline)} is not among knn.{option}={spell(asked)}: "
+        f"set knn.headline_{option} to one of them"
+    )
 
 
 def decide(found: Neighbours, labels: Labels, k: int, weight: str, temperature: float) -> Votes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from bench.errors import BenchError
+from bench.options import EXPONENT, SHARE, Allowed, count, positive, words
 from bench.suite import Needs, engine_of
 from suites.classification import Labels, accuracies, features_of, labels_of
 
@@ -24,6 +25,26 @@ class Linear:
 
     name = "linear"
     default = "linear/logreg@1"
+    options: ClassVar[dict[str, Allowed]] = {
+        "C": positive(),
+        "low": EXPONENT,
+        "high": EXPONENT,
+        "points": count(most=10_000),
+        "holdout": SHARE,
+        "path_tol": positive(1),
+        "tol": positive(1),
+        "max_iter": count(),
+        # Those of the SGD recipes.
+        "rates": positive(1e6, a_set=True),
+        "batch": count(),
+        "epochs": positive(1e6),
+        "iterations": count(0),
+        "momentum": Allowed(least=0, below=1),
+        "weight_decay": Allowed(least=0, most=1e6),
+        "schedule": words("cosine", "steps"),
+        "warmup": Allowed(least=0, most=1e6),
+        "select": words("holdout", "last"),
+    }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         if "rates" in protocol.settings:
@@ -62,19 +83,13 @@ class Linear:
 
 
 def grid_of(settings: dict[str, Any]) -> list[float]:
-    """The penalties C of a card, ascending; one when ``C`` is given. Refuses values that make no grid."""
+    """The penalties C of a card, ascending; one when ``C`` is given. Refuses ends in the wrong order."""
     if settings["C"] is not None:
-        try:
-            c = float(settings["C"])
-        except (TypeError, ValueError):
-            c = 0.0
-        if not c > 0:
-            raise BenchError(f"linear.C is one positive number, not '{settings['C']}'")
-        return [c]
-    if settings["points"] < 1 or settings["low"] > settings["high"]:
-        raise BenchError("linear.points must be at least 1 and linear.low (log10 of C) at most linear.high")
-    if not 0 < settings["holdout"] < 1:
-        raise BenchError(f"linear.holdout is a share between 0 and 1, not {settings['holdout']}")
+        return [float(settings["C"])]
+    if settings["low"] > settings["high"]:
+        raise BenchError(
+            f"linear.low={settings['low']:g} (log10 of C) lies above linear.high={settings['high']:g}: exchange them"
+        )
     return [float(c) for c in 10 ** np.linspace(settings["low"], settings["high"], settings["points"])]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from bench.bootstrap import percentile
 from bench.errors import BenchError
+from bench.options import Allowed, count, positive, words
 from bench.suite import Needs, Outcomes, engine_of
 from suites.logit_structure import (
     LogitDifference,
@@ -36,13 +37,15 @@ class LogitStructure:
 
     name = "logits"
     default = "logits/dcd@1"
+    options: ClassVar[dict[str, Allowed]] = {
+        "logits": words("auto", "own", "probe"),
+        "split": words("train", "test"),
+        "C": positive(),
+        "replicates": count(100, 10_000_000),
+    }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         settings = protocol.settings
-        if settings["split"] not in ("train", "test"):
-            raise BenchError(f"logits.split is train or test, not '{settings['split']}'")
-        if settings["replicates"] < 100:
-            raise BenchError(f"logits.replicates of {settings['replicates']} make no interval: 100 or more")
         own = settings["logits"] == "own"
         features = ("pooled", "logits") if "logits" in card.dims or own else ("pooled",)
         return Needs(features, (settings["split"],) if own else ("train", "test"), teacher=True)

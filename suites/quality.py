@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from bench.errors import BenchError
+from bench.options import Allowed, count, positive
 from bench.suite import Needs, engine_of
 from suites.neighbours import normalised
 from suites.spectrum import alpha_req, nesum_of, rankme_of
@@ -30,15 +31,23 @@ class Quality:
 
     name = "quality"
     default = "quality/standard@1"
+    options: ClassVar[dict[str, Allowed]] = {
+        # 0: all of them.
+        "samples": count(0),
+        "epsilon": Allowed(least=0, most=1),
+        "first": count(),
+        "last": count(),
+        "pairs_of": count(2),
+        "t": positive(1e3),
+    }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         settings = protocol.settings
-        if settings["samples"] < 0 or settings["pairs_of"] < 2:
-            raise BenchError("quality.samples is 0 (all) or more, and quality.pairs_of 2 or more")
-        if not (settings["epsilon"] >= 0 and settings["t"] > 0):
-            raise BenchError("quality.epsilon must not be negative, and quality.t must be above 0")
-        if not 1 <= settings["first"] < settings["last"]:
-            raise BenchError("quality.first is an eigenvalue's rank from 1, and quality.last a later one")
+        if not settings["first"] < settings["last"]:
+            raise BenchError(
+                f"quality.last={settings['last']} (an eigenvalue's rank) must come after "
+                f"quality.first={settings['first']}"
+            )
         return Needs(splits=("train",))
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from bench.errors import BenchError
+from bench.options import EXPONENT, SHARE, Allowed, count, positive
 from bench.suite import Needs, engine_of
 from suites.classification import Labels, accuracies, features_of, labels_of
 from suites.linear import holdout
@@ -27,6 +28,13 @@ class Ridge:
 
     name = "ridge"
     default = "ridge/path@1"
+    options: ClassVar[dict[str, Allowed]] = {
+        "penalty": positive(),
+        "low": EXPONENT,
+        "high": EXPONENT,
+        "points": count(most=10_000),
+        "holdout": SHARE,
+    }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         penalties_of(protocol.settings)
@@ -74,19 +82,14 @@ class Ridge:
 
 
 def penalties_of(settings: dict[str, Any]) -> list[float]:
-    """The penalties of a card, ascending; one when ``penalty`` is given. Refuses values that make no grid."""
+    """The penalties of a card, ascending; one when ``penalty`` is given. Refuses ends in the wrong order."""
     if settings["penalty"] is not None:
-        try:
-            penalty = float(settings["penalty"])
-        except (TypeError, ValueError):
-            penalty = 0.0
-        if not penalty > 0:
-            raise BenchError(f"ridge.penalty is one positive number, not '{settings['penalty']}'")
-        return [penalty]
-    if settings["points"] < 1 or settings["low"] > settings["high"]:
-        raise BenchError("ridge.points must be at least 1 and ridge.low (log10 of the penalty) at most ridge.high")
-    if not 0 < settings["holdout"] < 1:
-        raise BenchError(f"ridge.holdout is a share between 0 and 1, not {settings['holdout']}")
+        return [float(settings["penalty"])]
+    if settings["low"] > settings["high"]:
+        raise BenchError(
+            f"ridge.low={settings['low']:g} (log10 of the penalty) lies above ridge.high={settings['high']:g}: "
+            f"exchange them"
+        )
     return [float(p) for p in 10 ** np.linspace(settings["low"], settings["high"], settings["points"])]
 
 

@@ -19,14 +19,8 @@ if TYPE_CHECKING:
 
 def recipe_of(settings: dict[str, Any], n: int, rates: tuple[float, ...] | None = None) -> Recipe:
     """The recipe for ``n`` training samples: total batch and samples seen are the card's. Refuses what cannot run."""
-    if settings["select"] not in ("holdout", "last"):
-        raise BenchError(f"linear.select is holdout or last, not '{settings['select']}'")
     if settings["select"] == "last" and len(settings["rates"]) > 1:
         raise BenchError("linear.select=last chooses nothing: give one learning rate with it (linear.rates)")
-    if min(settings["rates"]) <= 0 or settings["batch"] < 1 or settings["epochs"] <= 0:
-        raise BenchError("linear.rates and linear.epochs must be above 0, and linear.batch 1 or more")
-    if settings["schedule"] not in ("cosine", "steps") or not 0 < settings["holdout"] < 1:
-        raise BenchError("linear.schedule is cosine or steps, and linear.holdout a share between 0 and 1")
     per_epoch = n / settings["batch"]
     iterations = settings["iterations"] or math.ceil(settings["epochs"] * per_epoch)
     return Recipe(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from bench.bootstrap import percentile, resampled_sums
 from bench.errors import BenchError
+from bench.options import Allowed, count, positive, words
 from bench.suite import Needs, engine_of
 from suites import similarity_measures
 from suites.classification import features_of
@@ -41,20 +42,27 @@ class Similarity:
 
     name = "similarity"
     default = "similarity/pooled@1"
+    options: ClassVar[dict[str, Allowed]] = {
+        "measures": Allowed(once=True),
+        "split": words("train", "test"),
+        "samples": count(10),
+        "cca_samples": count(10),
+        "k": count(),
+        # 0: as many as there are classes.
+        "clusters": count(0),
+        "restarts": count(most=10_000),
+        "batch": count(4),
+        "threshold": positive(1e6),
+        "variance": positive(1),
+        "angle_samples": count(3),
+        "groups": count(5),
+        "replicates": count(100, 10_000_000),
+    }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         settings = protocol.settings
         for name in settings["measures"]:
             similarity_measures.get(name)
-        if settings["split"] not in ("train", "test"):
-            raise BenchError(f"similarity.split is train or test, not '{settings['split']}'")
-        for cap in ("samples", "cca_samples"):
-            if settings[cap] < 10:
-                raise BenchError(f"similarity.{cap} caps the samples that a measure reads: {settings[cap]} are too few")
-        if settings["groups"] < 5:
-            raise BenchError(f"similarity.groups of the jackknife are 5 or more, not {settings['groups']}")
-        if settings["replicates"] < 100:
-            raise BenchError(f"similarity.replicates of {settings['replicates']} make no interval: 100 or more")
         return Needs(splits=(settings["split"],), teacher=True)
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
@@ -65,7 +73,7 @@ class Similarity:
         x = features_of(networks["teacher"].data[split], "pooled")
         y = features_of(networks["student"].data[split], "pooled")
         classes = len(np.unique(data.labels))
-        names = list(dict.fromkeys(task.settings["measures"]))
+        names = task.settings["measures"]
         with task.progress.stage("similarity", len(names), "measures") as stage:
             for i, name in enumerate(names):
                 measure = similarity_measures.get(name)

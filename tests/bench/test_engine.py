@@ -46,7 +46,7 @@ def forwarded(monkeypatch):
 
 def run(pictures, **more):
     more.setdefault("suites", ["knn", "linear"])
-    more.setdefault("settings", {"knn.k": [3, 5], "linear.points": 5})
+    more.setdefault("settings", {"knn.k": [3, 5], "knn.headline_k": 3, "linear.points": 5})
     more.setdefault("workers", 0)
     return bench.run(more.pop("model", MODEL), data=f"imagefolder:{pictures}", **more)
 

@@ -238,11 +238,11 @@ def test_ids_on_one_side_alone_leave_the_labels_to_judge(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"tau": 0.0}, "temperature must be positive"),
-        ({"bins": 0}, "at least one bin"),
-        ({"splits": ["val"]}, "train, test or both"),
+        ({"tau": 0.0}, "tau is a number above 0"),
+        ({"bins": 0}, "bins is a number of at least 1"),
+        ({"splits": ["val"]}, "splits is train or test"),
         ({"logits": "theirs"}, "auto, own or probe"),
-        ({"replicates": 5}, "100 or more"),
+        ({"replicates": 5}, "at least 100"),
         ({"reference": "features:x"}, "needs agreement.baseline"),
     ],
 )

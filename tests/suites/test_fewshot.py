@@ -75,7 +75,7 @@ def test_published_lists_by_path(tmp_path):
     ("options", "said"),
     [
         ({"classifier": "svm"}, "logreg or knn"),
-        ({"shots": [0]}, "1 or more"),
+        ({"shots": [0]}, "at least 1"),
         ({"percent": [0.0]}, "above 0"),
         ({"C": 0.0}, "above 0"),
     ],

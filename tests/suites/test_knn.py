@@ -47,7 +47,7 @@ def test_dinos_own_function_on_the_golden_features():
 
 def test_brute_force():
     train, test = clusters(0, 400, 7), clusters(1, 120, 7)
-    measurements, made = evaluate("knn", train, test, k=[1, 5, 33], temperature=[0.07, 1.0])
+    measurements, made = evaluate("knn", train, test, k=[1, 20, 33], temperature=[0.07, 1.0])
     for index, m in enumerate(measurements):
         if m.metric == "top1":
             want = brute(train, test, m.settings["k"], m.settings["temperature"])
@@ -110,7 +110,7 @@ def test_duplicates_of_two_classes_tie_exactly_wherever_they_stand():
 
 def test_more_neighbours_than_there_are():
     train, test = clusters(0, 15), clusters(1, 6)
-    measurements, _ = evaluate("knn", train, test, k=[10, 200])
+    measurements, _ = evaluate("knn", train, test, k=[10, 200], headline_k=10)
     (capped,) = [m for m in measurements if m.metric == "top1" and m.settings["k"] == 200]
     assert capped.details["neighbours"] == 15
     assert capped.value == pytest.approx(100 * (brute(train, test, 15) == test[1]).mean())
@@ -130,8 +130,8 @@ def test_the_same_split_twice_leaves_each_sample_out_by_its_id():
 
 def test_two_splits_that_share_labels_alone_are_two_splits():
     (x, y), (q, _) = clusters(0, 40, 2), clusters(1, 40, 2)
-    base, _ = evaluate("knn", (x, y), (q, y), k=[1, 40])
-    same, _ = evaluate("knn", (x, y), (q, y), k=[1, 40], fingerprints=("sha256:a", "sha256:a"))
+    base, _ = evaluate("knn", (x, y), (q, y), k=[1, 40], headline_k=1)
+    same, _ = evaluate("knn", (x, y), (q, y), k=[1, 40], headline_k=1, fingerprints=("sha256:a", "sha256:a"))
     assert [m.value for m in same] == [m.value for m in base]
     assert not any(m.details for m in same)
 
@@ -159,16 +159,16 @@ def test_refusals():
         evaluate("knn", (broken, y), (x, y))
     with pytest.raises(BenchError, match="holds no samples"):
         evaluate("knn", (x, y), (x[:0], y[:0]))
-    with pytest.raises(BenchError, match="knn.k must be 1 or more"):
+    with pytest.raises(BenchError, match="knn.k is a number of at least 1"):
         evaluate("knn", (x, y), (x, y), k=[0])
-    with pytest.raises(BenchError, match="temperature must be above 0"):
+    with pytest.raises(BenchError, match="knn.temperature is a number of at least 1e-06"):
         evaluate("knn", (x, y), (x, y), temperature=[0.0])
     with pytest.raises(BenchError, match="weight"):
         evaluate("knn", (x, y), (x, y), weight="gauss")
 
 
 def test_small_temperatures_neither_overflow_nor_vanish():
-    measurements, _ = evaluate("knn", clusters(0), clusters(1), temperature=[0.001, 100.0])
+    measurements, _ = evaluate("knn", clusters(0), clusters(1), temperature=[0.001, 0.07, 100.0])
     assert all(np.isfinite(m.value) for m in measurements)
 
 
@@ -212,6 +212,32 @@ def test_scores_that_float32_ties_are_ordered_in_float64():
     votes = vote(similarity, np.array([[0, 1, 2]]), logs, 5, 3, np.array([2]))
     assert list(votes.top[0]) == [0, 2, 1]
     assert votes.share[0] == pytest.approx(1.1e-50)
+
+
+def test_one_headline_whatever_is_asked_for():
+    train, test = clusters(0), clusters(1)
+
+    def headlines(**options):
+        measurements, made = evaluate("knn", train, test, **options)
+        return [(m.settings["k"], m.settings["temperature"]) for m in measurements if m.headline], made
+
+    assert headlines(temperature="0.07,0.07")[0] == [(20, 0.07)]
+    assert headlines(temperature="0.2,0.07,0.1")[0] == [(20, 0.07)]
+    assert headlines(k=5)[0] == [(5, 0.07)]
+    assert headlines(k=5, temperature=1)[0] == [(5, 1.0)]
+    assert headlines(k="50,5", headline_k=50)[0] == [(50, 0.07)]
+    for options in (
+        {"k": "50,5"},
+        {"k": "50,5", "headline_k": 30},
+        {"temperature": "1,0.5", "headline_temperature": 0.07001},
+    ):
+        with pytest.raises(BenchError, match=r"knn.headline_\w+=\S+ is not among knn.\w+=\S+: set"):
+            headlines(**options)
+
+
+def test_temperatures_alike_to_six_digits_keep_their_own_outcomes():
+    _, made = evaluate("knn", clusters(0), clusters(1), k=5, temperature=[0.07, 0.070000001])
+    assert {table.name for table in made.outcomes.values()} == {"k5-T0.07", "k5-T0.070000001"}
 
 
 def test_inverse_distance_votes():

@@ -86,7 +86,7 @@ def test_refusals():
     x[4, 2] = np.nan
     with pytest.raises(BenchError, match="train/4"):
         measured(x)
-    with pytest.raises(BenchError, match=r"quality\.t must be above 0"):
+    with pytest.raises(BenchError, match=r"quality\.t is a number above 0"):
         measured(X, t=0.0)
     with pytest.raises(BenchError, match="two or more"):
         measured(X[:1])

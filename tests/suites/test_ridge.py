@@ -77,10 +77,12 @@ def test_classes_without_training_samples_are_errors_that_are_named():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"penalty": "-1"}, "positive number"),
-        ({"penalty": "many"}, "positive number"),
-        ({"holdout": 1.0}, "between 0 and 1"),
+        ({"penalty": "-1"}, "above 0"),
+        ({"penalty": "many"}, "above 0"),
+        ({"holdout": 1.0}, "above 0 and below 1"),
         ({"points": 0}, "at least 1"),
+        ({"low": -400}, r"ridge\.low is a number of at least -100"),
+        ({"low": 3, "high": 2}, "ridge.low=3 .* lies above ridge.high=2"),
     ],
 )
 def test_refused_settings(options, said):

@@ -117,9 +117,9 @@ def test_jackknife_is_the_t_interval_of_a_mean() -> None:
     [
         ({"measures": ["ckaa"]}, "unknown similarity measure"),
         ({"split": "val"}, "train or test"),
-        ({"samples": 3}, "too few"),
-        ({"groups": 2}, "5 or more"),
-        ({"replicates": 1}, "100 or more"),
+        ({"samples": 3}, "samples is a number of at least 10"),
+        ({"groups": 2}, "at least 5"),
+        ({"replicates": 1}, "at least 100"),
     ],
 )
 def test_options_that_make_no_sense(pair: tuple[str, str], settings: dict[str, Any], sentence: str) -> None:
