@@ -43,7 +43,7 @@ class Ledger:
         ``outcomes`` maps a table's name to its arrays; a measurement names its table with `artifact`. The digests of
         the tables are entered in ``record.artifacts``, which makes the record the proof of what lies beside it.
         Raises `BenchError` for an unsafe name, a table that no measurement or no caller names, an array that is no
-        plain data, a run that is already there, a full disk or an unwritable folder.
+        plain data or holds NaN or Inf, a run that is already there, a full disk or an unwritable folder.
         """
         if not _SAFE.fullmatch(record.run):
             raise BenchError(f"the run '{record.run}' is not a safe file name: make it with bench.ledger.run_id")
@@ -171,8 +171,15 @@ def run_id(created: str, name: str, seed: int = 0) -> str:
 def _pack(arrays: Mapping[str, np.ndarray], path: str) -> bytes:
     """The arrays as npz; equal arrays give equal bytes, whenever they are written."""
     for name, array in arrays.items():
-        if np.asarray(array).dtype.hasobject:
+        plain = np.asarray(array)
+        if plain.dtype.hasobject:
             raise BenchError(f"the outcomes {path} hold Python objects in '{name}': only plain arrays are kept")
+        if plain.dtype.kind in "fc" and not np.isfinite(plain).all():
+            wrong = np.argwhere(~np.isfinite(np.atleast_1d(plain)))
+            raise BenchError(
+                f"the outcomes {path} hold NaN or Inf at {len(wrong)} of {plain.size} places in '{name}' (first "
+                f"{', '.join(map(str, wrong[0]))}): what is undefined is left out before it is recorded"
+            )
     stream = io.BytesIO()
     np.savez_compressed(stream, allow_pickle=False, **{name: np.asarray(arrays[name]) for name in sorted(arrays)})
     return stream.getvalue()

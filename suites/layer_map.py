@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from bench.errors import BenchError
+from bench.options import Allowed, words
 from bench.suite import Needs, Outcomes, engine_of
 from suites import similarity_measures
 from suites.classification import features_of
@@ -32,14 +33,10 @@ class LayerMap:
 
     name = "layers"
     default = "layers/cka@1"
+    options: ClassVar[dict[str, Allowed]] = {"measure": words(*MEASURES), "split": words("train", "test")}
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
-        settings = protocol.settings
-        if settings["measure"] not in MEASURES:
-            raise BenchError(f"layers.measure is one of {', '.join(MEASURES)}, not '{settings['measure']}'")
-        if settings["split"] not in ("train", "test"):
-            raise BenchError(f"layers.split is train or test, not '{settings['split']}'")
-        return Needs(("layers",), (settings["split"],), teacher=True)
+        return Needs(("layers",), (protocol.settings["split"],), teacher=True)
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
         networks = networks_of(task)

@@ -10,14 +10,18 @@ well-conditioned problem at every penalty.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bench.errors import BenchError
+
+Array = TypeVar("Array", np.ndarray, Tensor)
 
 ROWS = 1024
 """Rows of a block on a CPU."""
@@ -38,11 +42,26 @@ class Fit:
     converged: bool
     loss: float
     """The objective in mean-loss form."""
+    unit: float = 1.0
+    """A power of two: the size of the features that it was learnt on."""
 
     def logits(self, x: np.ndarray) -> np.ndarray:
-        """float32 [N, K] of float32 features [N, D]."""
-        out: np.ndarray = x @ self.weight.astype(np.float32) + self.bias.astype(np.float32)
+        """float32 [N, K] of float32 features [N, D]; refused where features of another scale than train's overflow."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            seen = in_units(x, self.unit)
+            out: np.ndarray = seen @ (self.weight * self.unit).astype(np.float32) + self.bias.astype(np.float32)
+        if not np.isfinite(out).all():
+            raise BenchError(
+                f"the logistic regression's answers to features of up to {np.abs(x).max():.3g} overflow: it was learnt "
+                f"on features of at most {2 * self.unit:.3g}, give both splits features of one scale"
+            )
         return out
+
+
+def in_units(x: Array, unit: float) -> Array:
+    """``x`` divided by a power of two, which float32 itself may not hold: the same digits, another exponent."""
+    exponent = -int(math.log2(unit))
+    return x if exponent == 0 else x * 2.0 ** (exponent // 2) * 2.0 ** (exponent - exponent // 2)
 
 
 class Path:
@@ -53,14 +72,12 @@ class Path:
         self.classes = classes
         self.n = len(x)
         raw = torch.tensor(x, device=device)
+        # Squares of features beyond 1e19 overflow float32, those below 1e-19 vanish: in units of their largest neither.
+        self._unit = 2.0 ** math.floor(math.log2(float(raw.abs().max()) or 1.0))
+        raw = in_units(raw, self._unit)
         self._mean = raw.mean(dim=0, dtype=torch.float64)
         centred = raw - self._mean.float()
         covariance = (centred.T @ centred).double() / self.n
-        if not torch.isfinite(covariance).all():
-            raise BenchError(
-                f"the features reach {float(raw.abs().max()):.3g}, whose squares overflow float32: divide them by a "
-                f"constant (the penalty C then counts in their new unit)"
-            )
         values, vectors = torch.linalg.eigh(covariance)
         self._spread = values.clamp_min(0)
         self._rotation = vectors
@@ -90,13 +107,14 @@ class Path:
         w = torch.zeros(len(self._rotation), self.classes, dtype=torch.float64, device=self._x.device)
         b = self._start.clone()
         if start is not None:
-            weight = torch.from_numpy(start.weight).to(w)
+            weight = torch.from_numpy(start.weight * self._unit).to(w)
             w = self._rotation.T @ weight
             b = torch.from_numpy(start.bias).to(b) + self._mean @ weight
         fits = []
         for c in sorted(penalties):
             # scikit-learn's one weight vector for two classes is the difference of ours: |v|^2 = 2 (|w0|^2 + |w1|^2).
-            penalty = (2 if self.classes == 2 else 1) / (c * self.n)
+            # Features smaller by the unit need weights larger by it: |W|^2 and with it C count in its square.
+            penalty = (2 if self.classes == 2 else 1) / (c * self._unit**2 * self.n)
             w, b, iterations, converged, loss = self._solve(penalty, w, b, tol, max_iter)
             fit = self._back(c, w, b, iterations, converged, loss)
             if each is not None:
@@ -110,7 +128,9 @@ class Path:
         # Boehning's bound on the softmax's curvature is 1/2; what is left of it at these class frequencies is less.
         p = torch.softmax(self._start, dim=0)
         curvature = float((p * (1 - p)).mean().clamp_min(1e-4))
-        scale = (curvature * self._spread + penalty).rsqrt()[:, None]
+        # Directions without spread, but for rounding, have no curvature: they must not run away at weak penalties.
+        spread = self._spread.clamp_min(1e-14 * float(self._spread[-1]))
+        scale = (curvature * spread + penalty).rsqrt()[:, None]
         bias_scale = curvature**-0.5
         d, k = w.shape
 
@@ -151,7 +171,8 @@ class Path:
     def _back(self, c: float, w: Tensor, b: Tensor, iterations: int, converged: bool, loss: float) -> Fit:
         weight = self._rotation @ w
         bias = b - self._mean @ weight
-        return Fit(c, weight.cpu().numpy(), bias.cpu().numpy(), iterations, converged, loss)
+        weight = weight / self._unit
+        return Fit(c, weight.cpu().numpy(), bias.cpu().numpy(), iterations, converged, loss, self._unit)
 
 
 def lbfgs(
@@ -160,11 +181,13 @@ def lbfgs(
     """Minimise by limited-memory BFGS (Nocedal & Wright, algorithm 7.5) with a strong Wolfe line search.
 
     Returns (theta, iterations, converged, value). Converged: the gradient's largest entry is at most ``tol``, or no
-    step lowers the value any more, which in float32 products is as far as anyone gets.
+    step lowers the value any more, which in float32 products is as far as anyone gets. Refuses an objective that is not
+    finite where it begins or ends, or where no step gets anywhere that it is.
     """
     from torch.optim.lbfgs import _strong_wolfe
 
     value, gradient = objective(theta)
+    _refuse_unless_finite(value, gradient)
     steps: list[Tensor] = []
     yields: list[Tensor] = []
     for iteration in range(max_iter):
@@ -177,11 +200,20 @@ def lbfgs(
             yields.clear()
             direction, slope = -gradient, -float(gradient @ gradient)
         first = 1.0 if steps else min(1.0, 1.0 / float(gradient.norm()))
+        tried: list[float] = []
+
+        def along(x: Tensor, t: float, d: Tensor, tried: list[float] = tried) -> tuple[float, Tensor]:
+            found = objective(x + t * d)
+            tried.append(found[0])
+            return found
+
         new_value, new_gradient, length, _ = _strong_wolfe(  # type: ignore[no-untyped-call]
-            lambda x, t, d: objective(x + t * d), theta, first, direction, value, gradient, slope, max_ls=20
+            along, theta, first, direction, value, gradient, slope, max_ls=20
         )
         step = length * direction
+        _refuse_unless_finite(float(new_value), new_gradient)
         if not new_value < value:
+            _refuse_unless_finite(sum(tried), new_gradient)
             return theta, iteration, True, value
         change = new_gradient - gradient
         if float(step @ change) > 1e-10 * float(change @ change):
@@ -193,6 +225,14 @@ def lbfgs(
         if stalled:
             return theta, iteration + 1, True, value
     return theta, max_iter, False, value
+
+
+def _refuse_unless_finite(value: float, gradient: Tensor) -> None:
+    if not (math.isfinite(value) and math.isfinite(float(gradient.abs().max()))):
+        raise BenchError(
+            "a logistic regression's objective is not finite: the penalty C is too weak or too strong for features of "
+            "this size, set one nearer to 1 / (their variance)"
+        )
 
 
 def _two_loop(gradient: Tensor, steps: list[Tensor], yields: list[Tensor]) -> Tensor:

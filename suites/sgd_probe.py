@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bench.errors import BenchError
 from bench.suite import engine_of
 from suites.classification import accuracies, features_of, labels_of
@@ -37,7 +39,7 @@ def evaluate(task: Task) -> Iterator[Measurement]:
     labels = labels_of(task)
     x = features_of(task.data["train"], "pooled")
     recipe = recipe_of(settings, len(x))
-    path: list[dict[str, float]] = []
+    path: list[dict[str, Any]] = []
     chosen = 0
     if len(recipe.rates) > 1:
         held = holdout(labels.train, settings["holdout"], task.seed, remedy="give linear.rates one value")
@@ -45,13 +47,24 @@ def evaluate(task: Task) -> Iterator[Measurement]:
         with task.progress.stage("SGD heads", inner.iterations, "steps") as stage:
             heads = learn(x[~held], labels.train[~held], labels.trained, inner, task.seed, task.device, stage.advance)
         for head, rate in enumerate(recipe.rates):
-            hits = heads.logits(x[held], head).argmax(axis=1) == labels.train[held]
+            logits = heads.logits(x[held], head)
+            if not np.isfinite(logits).all():
+                # Its weights grew beyond float32: it has no accuracy, and cannot be chosen.
+                path.append({"rate": rate, "diverged": True})
+                continue
+            hits = logits.argmax(axis=1) == labels.train[held]
             path.append({"rate": rate, "holdout_top1": 100 * float(hits.mean())})
-        chosen = max(range(len(path)), key=lambda head: path[head]["holdout_top1"])
+        chosen = max(range(len(path)), key=lambda head: path[head].get("holdout_top1", -1.0))
     final = recipe_of(settings, len(x), (recipe.rates[chosen],))
     with task.progress.stage("SGD refit", final.iterations, "steps") as stage:
         heads = learn(x, labels.train, labels.trained, final, task.seed, task.device, stage.advance)
-    top, score = rank(heads.logits(features_of(task.data["test"], "pooled"), 0), labels)
+    logits = heads.logits(features_of(task.data["test"], "pooled"), 0)
+    if not np.isfinite(logits).all():
+        raise BenchError(
+            f"the linear probe diverged at a learning rate of {final.rates[0]:g} on these features: set linear.rates "
+            f"lower or divide the features by a constant"
+        )
+    top, score = rank(logits, labels)
     yield from accuracies(
         task, labels, top, score, engine=engine_of("torch", "bench-sgd+torch"), outcome=f"lr{final.rates[0]:g}",
         headline=True, selection="holdout" if path else "last", seeds=[task.seed],

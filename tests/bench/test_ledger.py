@@ -53,6 +53,21 @@ def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
     assert Ledger(tmp_path).check() == []
 
 
+@pytest.mark.parametrize(
+    ("wrong", "first"),
+    [
+        (np.array([0, 1, np.nan, 3, np.nan]), "first 2"),
+        (np.array([[0, 1], [np.inf, np.nan]], dtype=np.float16), "first 1, 0"),
+        (np.array(-np.inf), "first 0"),
+    ],
+)
+def test_outcomes_that_are_not_finite_are_refused(tmp_path: Path, wrong: np.ndarray, first: str) -> None:
+    bad = {**table(), "score": wrong}
+    with pytest.raises(BenchError, match=rf"NaN or Inf at \d of {wrong.size} places in 'score' \({first}\)"):
+        Ledger(tmp_path).add(sample("r1", outcomes=artifact("r1", "t")), {"t": bad})
+    assert not list(tmp_path.rglob("*.*"))
+
+
 def test_equal_outcomes_are_equal_bytes(tmp_path: Path) -> None:
     first, second = (add(tmp_path / name) for name in "ab")
     assert read(first).artifacts == read(second).artifacts

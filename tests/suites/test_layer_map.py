@@ -97,7 +97,7 @@ def test_a_network_against_itself_and_another(
 
 def test_refusals(made: tuple[Path, dict[str, str]], features_dir: Path) -> None:
     folder, paths = made
-    with pytest.raises(bench.BenchError, match=r"layers\.measure is one of"):
+    with pytest.raises(bench.BenchError, match=r"option layers\.measure is cka or cka_debiased"):
         run(paths["cnn"], paths["cnn"], folder, measure="procrustes")
     with pytest.raises(bench.BenchError, match=r"layers\.split"):
         run(paths["cnn"], paths["cnn"], folder, split="val")

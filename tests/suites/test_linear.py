@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from suitehelp import clusters, evaluate, values
 
 from bench.errors import BenchError
 from suites.linear import holdout
 from suites.logreg_path import Path as Penalties
+from suites.logreg_path import lbfgs
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "features" / "clusters50"
 
@@ -153,12 +155,56 @@ def test_the_holdout_is_stratified_seeded_and_leaves_every_class_something(share
 
 def test_refusals():
     x, y = clusters(0, 30, 3)
-    with pytest.raises(BenchError, match="overflow float32"):
-        evaluate("linear", (x * 1e19, y), (x * 1e19, y), C=1.0)
     with pytest.raises(BenchError, match="single class"):
         evaluate("linear", (x, y * 0), (x, y))
     with pytest.raises(BenchError, match="single training sample"):
         evaluate("linear", (x[:3], np.array([0, 1, 2])), (x, y))
+
+
+@pytest.mark.parametrize("factor", [1e25, 3e37, 1e-30, 2.0**90, 2.0**-100])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_features_of_any_size_have_the_solution_of_their_own_problem(factor, classes):
+    """x times f at C / f^2 is x at C: the weights are those over f, the answers the same."""
+    (x, y), (q, _) = clusters(0, 200, classes), clusters(1, 80, classes)
+    big, far = x * np.float32(factor), q * np.float32(factor)
+    (want,) = Penalties(x, y, classes).fit([0.3], tol=1e-7)
+    (got,) = Penalties(big, y, classes).fit([0.3 / factor**2], tol=1e-7)
+    np.testing.assert_allclose(got.weight * factor, want.weight, atol=3e-4)
+    np.testing.assert_allclose(got.bias, want.bias, atol=3e-4)
+    np.testing.assert_allclose(got.logits(far), want.logits(q), atol=1e-3)
+    assert got.loss == pytest.approx(want.loss, rel=1e-6)
+    if factor in (2.0**90, 2.0**-100):
+        np.testing.assert_array_equal(got.logits(far), want.logits(q))
+    (again,) = Penalties(big, y, classes).fit([0.3 / factor**2], tol=1e-7, start=got)
+    assert again.iterations <= 2
+
+
+def test_the_probe_of_huge_features_is_the_probe():
+    train, test = clusters(0, 200), clusters(1)
+    want, _ = evaluate("linear", train, test, C=0.1)
+    got, _ = evaluate("linear", *((x * np.float32(1e25), y) for x, y in (train, test)), C=1e-51)
+    assert [m.value for m in got] == [m.value for m in want]
+    path, _ = evaluate("linear", *((x * np.float32(1e25), y) for x, y in (train, test)), points=4, max_iter=50)
+    assert all(np.isfinite(m.value) for m in path)
+
+
+def test_splits_of_wildly_different_scales_are_refused():
+    (x, y), (q, t) = clusters(0, 100), clusters(1)
+    with pytest.raises(BenchError, match="give both splits features of one scale"):
+        evaluate("linear", (x * 1e-30, y), (q * np.float32(1e37), t), C=1e60)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_an_objective_that_is_not_finite_is_no_convergence(wrong):
+    def at_once(theta):
+        return wrong, theta
+
+    def later(theta):
+        return (1.0, -torch.ones(3)) if not theta.any() else (wrong, torch.full((3,), wrong))
+
+    for objective in (at_once, later):
+        with pytest.raises(BenchError, match="objective is not finite"):
+            lbfgs(objective, torch.zeros(3), tol=1e-6, max_iter=50)
 
 
 @pytest.mark.parametrize(

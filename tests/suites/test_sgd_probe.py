@@ -1,5 +1,6 @@
 """The SGD cards on stored features: selection, determinism, refusals."""
 
+import numpy as np
 import pytest
 from suitehelp import clusters, evaluate, values
 
@@ -27,6 +28,16 @@ def test_the_best_rate_is_learnt_again_on_all_of_train():
     assert max(p["holdout_top1"] for p in path) == next(p["holdout_top1"] for p in path if p["rate"] == chosen)
     alone, _ = evaluate("linear", TRAIN, TEST, **few, rates=[chosen], select="last")
     assert values(alone, "top1") == values(found, "top1") > 60
+
+
+def test_a_head_that_diverges_is_never_chosen_nor_reported():
+    wild = tuple((x * np.float32(1e18), y) for x, y in (TRAIN, TEST))
+    few = {"protocol": "moco-cached", "iterations": 30, "batch": 64}
+    found, _ = evaluate("linear", *wild, **few, rates=[1e-18, 1e6], select="holdout")
+    assert found[0].details["path"][1] == {"rate": 1e6, "diverged": True}
+    assert found[0].details["chosen"] == pytest.approx(1e-18)
+    with pytest.raises(BenchError, match="diverged at a learning rate of 1e"):
+        evaluate("linear", *wild, **few, rates=1e6)
 
 
 def test_refusals():
