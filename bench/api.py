@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from bench.errors import BenchError
+from bench.errors import BenchError, brief
 
 if TYPE_CHECKING:
     from bench.backbone import Backbone
@@ -45,7 +45,7 @@ def load(
     try:
         model: Backbone | StoredFeatures = adapter(rest, arch=arch, weights_key=weights_key, trust=trust)
     except OSError as error:
-        raise BenchError(f"the model {_brief(text)} cannot be read: {error.strerror or error}") from None
+        raise BenchError(f"the model {brief(text)} cannot be read: {error.strerror or error}") from None
     from bench.backbone import Backbone
 
     if isinstance(model, Backbone):
@@ -95,26 +95,19 @@ def run(
             raise BenchError(f"{name_} is a mapping of names to values, not a {type(value).__name__}")
     if not isinstance(suites, str | list | tuple):
         raise BenchError(f"suites is a list of names, not {suites!r}")
-    try:
-        request = Request(
-            model=_spec(model, "model"),
-            teacher=None if teacher is None else _spec(teacher, "teacher"),
-            suites=list(dict.fromkeys([suites] if isinstance(suites, str) else suites)),
-            data=data,
-            **asked,
-            protocols=dict(protocols or {}),
-            settings=dict(settings or {}),
-            seed=seed,
-            precision=precision,  # type: ignore[arg-type]
-            limit=limit,
-            name=name,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        if first["type"] == "value_error":  # A sentence of ours.
-            raise BenchError(f"{where} {first['msg'].removeprefix('Value error, ')}") from None
-        raise BenchError(f"{where}: {first['msg']} (got {_brief(repr(first['input']))})") from None
+    request = Request.of(
+        model=_spec(model, "model"),
+        teacher=None if teacher is None else _spec(teacher, "teacher"),
+        suites=list(dict.fromkeys([suites] if isinstance(suites, str) else suites)),
+        data=data,
+        **asked,
+        protocols=dict(protocols or {}),
+        settings=dict(settings or {}),
+        seed=seed,
+        precision=precision,
+        limit=limit,
+        name=name,
+    )
     return carry_out(
         request, model=model, teacher=teacher, runs=runs, device=device, batch=batch, workers=workers, trust=trust,
         progress=progress,
@@ -136,10 +129,6 @@ def _is_module(model: Any) -> bool:
     # Whoever holds a module has imported torch; nobody else pays for it here.
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(model, torch.nn.Module)
-
-
-def _brief(text: str) -> str:
-    return text if len(text) <= 120 else f"{text[:80]}... ({len(text):,} characters)"
 
 
 def repeat(
@@ -186,8 +175,13 @@ def carry_out(
     trust: bool = False,
     progress: Progress | None = None,
     expect: Record | None = None,
+    reuse: bool = False,
 ) -> Record:
-    """Check the request, load what it names, and hand over to the engine."""
+    """Check the request, load what it names, and hand over to the engine.
+
+    ``expect``: the record that this run repeats. ``reuse``: give back the ledger's record of the very same plan, where
+    it has one, instead of a second one.
+    """
     from bench.files import check_writable
     from bench.progress import Progress
 
@@ -214,4 +208,4 @@ def carry_out(
         student = load(live, request.arch, request.weights_key, trust) if isinstance(live, str | Path) else live
         other = request.teacher if teacher is None else teacher
         guide = load(other, trust=trust) if isinstance(other, str | Path) else other
-    return engine.run(student, guide, expect=expect)
+    return engine.run(student, guide, expect=expect, reuse=reuse)

@@ -130,6 +130,50 @@ def run(
 
 
 @app.command(rich_help_panel="Evaluate")
+def sweep(
+    file: Annotated[Path, typer.Argument(help="Models, suites and data.", metavar="FILE.yaml")],
+    runs: Runs = Path("runs"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch: Annotated[int | None, typer.Option(help="Images per forward (default: found by itself).", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Decoding processes (default: by the cores).", min=0)] = None,
+    launcher: Annotated[str, typer.Option(help="local.")] = "local",
+    plan: Annotated[bool, typer.Option("--plan", help="Show the runs and their cost, and compute nothing.")] = False,
+    trust_checkpoint: Trust = False,
+    json: Json = False,
+) -> None:
+    """Many models x suites x data from one file; exit code 2 when a run failed, the others done."""
+    from bench import sweep as sweeping
+    from bench.listing import aligned
+
+    if launcher != "local":
+        raise BenchError(f"--launcher {launcher} is not available in this version: there is 'local'")
+    with console.result() as out:
+        requests = sweeping.read(file)
+        progress = _progress()
+        steps = sweeping.plan(requests, runs)
+        progress.say(f"plan: {sweeping.cost(steps)}; records go to {runs}")
+        for step in steps:
+            if step.status == "failed":
+                progress.say(f"[{step.number}/{len(steps)}] {step.label}: cannot be run: {step.reason}")
+        if not plan:
+            progress.say(aligned([{k: v for k, v in row.items() if k != "numbers"} for row in sweeping.rows(steps)]))
+            sweeping.carry(
+                steps, runs, device=device, batch=batch, workers=workers, trust=trust_checkpoint, progress=progress
+            )
+    if json:
+        from json import dumps
+
+        console.emit(dumps({"schema": 1, "runs": [step.document() for step in steps]}, indent=1), out)
+    else:
+        console.emit(aligned(sweeping.rows(steps)), out)
+    if failed := [step for step in steps if step.status == "failed"]:
+        numbers = ", ".join(str(step.number) for step in failed)
+        raise BenchError(
+            f"{len(failed)} of {len(steps)} runs failed ({numbers}), reasons above; the others are recorded"
+        )
+
+
+@app.command(rich_help_panel="Evaluate")
 def demo(
     runs: Runs = Path("runs"),
     out: Annotated[Path, typer.Option(help="Where the leaderboard goes.", metavar="DIR")] = Path("site"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bench._version import __version__
 from bench.card import Card, digest_of
 from bench.errors import BenchError
 from bench.inputs import check_unchanged, inputs_of
@@ -97,8 +98,9 @@ class Engine:
         student: Backbone | StoredFeatures,
         teacher: Backbone | StoredFeatures | None = None,
         expect: Record | None = None,
+        reuse: bool = False,
     ) -> Record:
-        """Evaluate and return the Record, written to the ledger where there is one."""
+        """Evaluate and return the Record, written to the ledger where there is one; see `bench.api.carry_out`."""
         with _evaluating(student), _evaluating(teacher), watching(self.progress):
             items = self._items(student)
             if teacher is not None and not any(item.needs.teacher for item in items):
@@ -116,7 +118,10 @@ class Engine:
             if expect is not None:
                 check_unchanged(expect, student.card, guide_card, inputs)
             cards = [model.card for model in others.values()]
-            journal = self._journal(items, student.card, guide_card, cards, inputs)
+            plan = self._plan(items, student.card, guide_card, cards, inputs)
+            if reuse and self.runs is not None and (made := self._made_before(plan, student.card)) is not None:
+                return made
+            journal = Journal(self.runs, plan) if self.runs is not None else None
             measurements: list[Measurement] = []
             outcomes: dict[str, dict[str, np.ndarray]] = {}
             features: dict[tuple[int, Source], Mapping[str, FeatureSet]] = {}
@@ -142,7 +147,7 @@ class Engine:
                 measurements += done[0]
                 outcomes |= done[1]
                 self.timings[item.name] = done[2]
-            return self._record(student, teacher, inputs, measurements, outcomes, journal)
+            return self._record(student, teacher, inputs, plan, measurements, outcomes, journal)
 
     def _items(self, student: Backbone | StoredFeatures) -> list[Item]:
         from bench.stored import StoredFeatures
@@ -191,24 +196,32 @@ class Engine:
             # A bare weight file says nothing of its network: it is then taken for the student's.
             return {spec: load(spec, self.request.arch if Path(spec).is_file() else None) for spec in specs}
 
-    def _journal(
+    def _plan(
         self, items: list[Item], student: Card, teacher: Card | None, others: list[Card], inputs: dict[str, str]
-    ) -> Journal | None:
-        if self.runs is None:
-            return None
+    ) -> str:
+        """Digest of everything that the run's numbers depend on."""
         from bench.environment import libraries
 
-        plan = {
-            "libraries": libraries(),
-            "device": self.device.type,
-            "seed": self.request.seed,
-            "model": student.model_dump(mode="json"),
-            "teacher": teacher.model_dump(mode="json") if teacher is not None else None,
-            "others": [card.model_dump(mode="json") for card in others],
-            "inputs": inputs,
-            "suites": [item.card.model_dump(mode="json") for item in items],
-        }
-        return Journal(self.runs, digest_of(plan))
+        return digest_of(
+            {
+                "bench": __version__,
+                "libraries": libraries(),
+                "device": self.device.type,
+                "seed": self.request.seed,
+                "model": student.model_dump(mode="json"),
+                "teacher": teacher.model_dump(mode="json") if teacher is not None else None,
+                "others": [card.model_dump(mode="json") for card in others],
+                "inputs": inputs,
+                "suites": [item.card.model_dump(mode="json") for item in items],
+            }
+        )
+
+    def _made_before(self, plan: str, student: Card) -> Record | None:
+        from bench.ledger import Ledger
+
+        name = self.request.name or student.name
+        ledger = Ledger(self.runs or "")
+        return next((r for r in ledger.mentioning(plan) if r.environment.get("plan") == plan and r.name == name), None)
 
     def _features(
         self,
@@ -307,6 +320,7 @@ class Engine:
         student: Backbone | StoredFeatures,
         teacher: Backbone | StoredFeatures | None,
         inputs: dict[str, str],
+        plan: str,
         measurements: list[Measurement],
         outcomes: dict[str, dict[str, np.ndarray]],
         journal: Journal | None,
@@ -336,6 +350,7 @@ class Engine:
                 **environment(device),
                 "peak_memory_mb": peak_memory_mb(device),
                 "images_forwarded": self.forwarded,
+                "plan": plan,
             },
             timings={**self.timings, "total": time.perf_counter() - self._started},
         )

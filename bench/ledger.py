@@ -83,6 +83,17 @@ class Ledger:
                     raise
                 problems.append(str(error))
 
+    def mentioning(self, text: str) -> Iterator[Record]:
+        """The records whose document holds ``text``, newest first; others are not parsed, and faulty ones left out."""
+        if not self.folder.is_dir():
+            return
+        for path in reversed(self.paths()):
+            try:
+                if text.encode() in path.read_bytes():
+                    yield self._read_inside(path)
+            except (OSError, BenchError):
+                continue
+
     def _read_inside(self, path: Path) -> Record:
         record = read(self._inside(path.name))
         if f"{record.run}.json" != path.name:

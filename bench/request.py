@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bench import protocol as protocols
-from bench.errors import BenchError
+from bench.errors import BenchError, brief
 from bench.protocol import Protocol
 from bench.registry import nearest, table
 
@@ -69,6 +69,18 @@ class Request(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     limit: int | None = Field(default=None, ge=1)
     name: Text | None = None
+
+    @classmethod
+    def of(cls, **given: Any) -> Request:
+        """A checked request. Raises `BenchError` that names the first argument at fault."""
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            if first["type"] == "value_error":  # A sentence of ours.
+                raise BenchError(f"{where} {first['msg'].removeprefix('Value error, ')}") from None
+            raise BenchError(f"{where}: {first['msg']} (got {brief(repr(first['input']))})") from None
 
     def anywhere(self) -> Request:
         """The same request with every path absolute, for a record may be repeated from another folder."""
