@@ -121,7 +121,7 @@ def run(
             from bench.api import run as run_
 
             record = run_(
-                model, [s.strip() for s in suite.split(",") if s.strip()], data, teacher=teacher, arch=arch,
+                model, _names(suite), data, teacher=teacher, arch=arch,
                 weights_key=weights_key, protocols=protocols, settings=settings, runs=runs, name=name,
                 seed=seed or 0, device=device, precision=precision or "auto", batch=batch, workers=workers,
                 limit=limit, trust=trust_checkpoint, progress=_progress(),
@@ -171,6 +171,39 @@ def sweep(
         raise BenchError(
             f"{len(failed)} of {len(steps)} runs failed ({numbers}), reasons above; the others are recorded"
         )
+
+
+@app.command(rich_help_panel="Evaluate")
+def verify(
+    model: Annotated[str, typer.Option("--model", help="A name of `bench list models`, or a path.", metavar="NAME")],
+    suite: Annotated[str, typer.Option(help="Suites, comma-separated: knn,linear.", metavar="A,B")],
+    data: Data = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Whose published values hold for a path.", metavar="NAME")
+    ] = None,
+    runs: Runs = Path("runs"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch: Annotated[int | None, typer.Option(help="Images per forward (default: found by itself).", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Decoding processes (default: by the cores).", min=0)] = None,
+    json: Json = False,
+) -> None:
+    """A released model against its published value. Exit code 0: reproduced, 1: off, 2: cannot be judged."""
+    from bench.api import carry_out
+    from bench.registry import resolve
+    from bench.request import Request
+
+    with console.result() as out:
+        verification = resolve("reports", "verify")(model, _names(suite), reference)
+        request = Request.of(
+            model=verification.spec, suites=list(verification.protocols), protocols=verification.protocols,
+            data=data or (None if verification.spec.startswith("features:") else verification.data),
+        )  # fmt: skip
+        record = carry_out(
+            request, runs=runs, device=device, batch=batch, workers=workers, progress=_progress(), reuse=True
+        )
+        answer = verification.against(record)
+    console.emit(answer.to_json() if json else answer.render(), out)
+    raise typer.Exit(answer.exit_code)
 
 
 @app.command(rich_help_panel="Evaluate")
@@ -312,6 +345,10 @@ def gate(
 def main() -> NoReturn:
     """Run the command line; every refusal is one sentence on stderr and exit code 2."""
     console.answer(lambda: app(standalone_mode=False))
+
+
+def _names(suites: str) -> list[str]:
+    return [name.strip() for name in suites.split(",") if name.strip()]
 
 
 def _progress() -> Progress:

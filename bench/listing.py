@@ -12,12 +12,14 @@ Rows = list[dict[str, Any]]
 
 
 def models() -> Rows:
-    """The kinds of SPEC, and the names that need no file of the user's."""
+    """The kinds of SPEC, the names that need no file of the user's, and the released checkpoints of `bench verify`."""
     rows = [
         {"model": name if name == "path" else f"{name}:...", "what": entry.summary}
         for name, entry in table("adapters").items()
     ]
-    return rows + [{"model": spec, "what": entry.summary} for spec, entry in table("models").items()]
+    rows += [{"model": spec, "what": entry.summary} for spec, entry in table("models").items()]
+    released: Rows = resolve("reports", "references")()
+    return rows + released
 
 
 def suites() -> Rows:

@@ -10,6 +10,8 @@ TABLE = {
     "gate-markdown": Entry("reports.gateforms:markdown", "the gate's report for a job's summary page"),
     "gate-junit": Entry("reports.gateforms:junit", "the gate's report as JUnit XML"),
     "gate-annotations": Entry("reports.gateforms:workflow_commands", "the gate's report as GitHub annotations"),
+    "references": Entry("reports.reference:listing", "released checkpoints and their published values"),
+    "verify": Entry("reports.verify:Verification", "a run held against published values"),
     "inspection": Entry("reports.inspection:render", "a card: how a checkpoint was read"),
     "site": Entry("reports.site:publish", "the ledger as a self-contained page, with Markdown and CSV beside it"),
 }

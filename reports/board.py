@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from reports.comparable import Column, called, column_of, differing
+from reports.reference import Verdict, mark
 from reports.wording import setting_label
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Cell:
 
     measurements: list[Measurement]
     runs: list[str]
+    verdict: Verdict | None = None
+    """Of the newest run of a released checkpoint whose value was published."""
 
     @property
     def newest(self) -> Measurement:
@@ -67,6 +70,8 @@ class Cell:
             said.append("selected on test")
         if not all(m.verified for m in self.measurements):
             said.append("unverified")
+        if self.verdict is not None:
+            said.append(str(self.verdict))
         return said
 
 
@@ -128,6 +133,7 @@ def assemble(records: Iterable[Record]) -> Board:
             cell = board.columns.setdefault(column, {}).setdefault(model, Cell([], []))
             cell.measurements.append(m)
             cell.runs.append(record.run)
+            cell.verdict = mark(card, m)
     board.sections = list(_sections(board, labels, headlines))
     return board
 
