@@ -94,6 +94,7 @@ def learn(
     speed_w, speed_b = torch.zeros_like(weight), torch.zeros_like(bias)
     mean, variance = torch.zeros(d, device=device), torch.ones(d, device=device)
     order = torch.empty(0, dtype=torch.int64)
+    columns = torch.arange(recipe.batch, device=device)
     for step in range(recipe.iterations):
         while len(order) < recipe.batch:
             order = torch.cat([order, torch.randperm(n, generator=generator)])
@@ -104,13 +105,13 @@ def learn(
             z = (z - mu) / torch.sqrt(var + 1e-6)
             unbiased = var * (len(rows) / max(len(rows) - 1, 1))
             mean, variance = 0.9 * mean + 0.1 * mu, 0.9 * variance + 0.1 * unbiased
-        # One product for all heads: [B, D] x [D, H K].
-        logits = (z @ weight.flatten(0, 1).T + bias.flatten()).view(len(rows), h, classes)
-        slope = torch.softmax(logits, dim=2)
-        slope[torch.arange(len(rows), device=device), :, targets[rows]] -= 1
+        # One product for all heads: [H K, D] x [D, B]. Samples innermost: softmax is then fast for few classes too.
+        logits = torch.addmm(bias.view(-1, 1), weight.flatten(0, 1), z.T).view(h, classes, len(rows))
+        slope = torch.softmax(logits, dim=1)
+        slope[:, targets[rows], columns] -= 1
         slope /= len(rows)
-        grad_w = (slope.flatten(1).T @ z).view(h, classes, d)
-        grad_b = slope.sum(dim=0)
+        grad_w = (slope.flatten(0, 1) @ z).view(h, classes, d)
+        grad_b = slope.sum(dim=2)
         if recipe.lars:
             grad_w = lars_update(weight, grad_w, recipe.weight_decay)
         elif recipe.weight_decay:

@@ -4,7 +4,7 @@ import numpy as np
 
 from bench import protocol as protocols
 from bench.card import Card
-from bench.featureset import ArrayFeatureSet
+from bench.featureset import ArrayFeatureSet, FeatureSet
 from bench.progress import Progress
 from bench.registry import resolve
 from bench.suite import Task
@@ -43,6 +43,27 @@ def feature_set(x, y, split="train", **more):
         {"pooled": np.asarray(x, dtype=np.float32)}, np.asarray(y), dataset="arrays", split=split,
         fingerprint=f"sha256:{split}", **more,
     )  # fmt: skip
+
+
+class OnDisk(FeatureSet):
+    """A set that can be read in blocks alone, as one too large for memory would be."""
+
+    def __init__(self, held):
+        self._held = held
+        for name in ("dataset", "split", "fingerprint", "labels", "ids", "classes", "widths"):
+            setattr(self, name, getattr(held, name))
+
+    def array(self, name):
+        raise AssertionError(f"{self.split} was read whole")
+
+    def blocks(self, name, rows):
+        return self._held.blocks(name, rows)
+
+
+def out_of_core(made, split="train"):
+    """The same task, one split on disk."""
+    made.data = {**made.data, split: OnDisk(made.data[split])}
+    return made
 
 
 def evaluate(suite, train, test, **more):

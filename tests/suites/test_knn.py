@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from suitehelp import clusters, evaluate, values
+from suitehelp import clusters, evaluate, out_of_core, task, values
 
 from bench.errors import BenchError
+from suites.knn import KNN
 from suites.vote import vote
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "features" / "clusters50"
@@ -261,3 +262,10 @@ def test_papers_that_took_over_dinos_rule_get_dinos_numbers(name):
     theirs, _ = evaluate("knn", (x, y), (q, t), protocol=name)
     assert {m.protocol for m in theirs} == {f"knn/{name}@1"}
     assert [(m.metric, m.settings, m.value) for m in theirs] == [(m.metric, m.settings, m.value) for m in dino]
+
+
+def test_a_bank_that_is_read_in_blocks_alone():
+    train, test = clusters(0), clusters(1)
+    want, _ = evaluate("knn", train, test)
+    got = list(KNN().evaluate(out_of_core(task("knn", train, test))))
+    assert [(m.metric, m.settings, m.value) for m in got] == [(m.metric, m.settings, m.value) for m in want]

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
-from suitehelp import clusters, evaluate, values
+from suitehelp import clusters, evaluate, out_of_core, task, values
 
 from bench.errors import BenchError
-from suites.ridge import Path
+from suites.ridge import Moments, Path
+from suites.ridge import Ridge as RidgeSuite
 
 
 @pytest.mark.parametrize("shape", ["plain", "shifted", "more features than samples", "constant column"])
@@ -96,3 +97,39 @@ def test_refused_data():
         evaluate("ridge", (np.ones_like(x), y), (x, y))
     with pytest.raises(BenchError, match=r"set ridge\.penalty"):
         evaluate("ridge", (x[:3], np.arange(3)), (x, y))
+
+
+@pytest.mark.parametrize("penalty", [None, 1.0])
+def test_a_training_set_that_is_read_in_blocks_alone(penalty, monkeypatch):
+    train, test = clusters(0, 300, 8), clusters(1, 100, 8)
+    want, _ = evaluate("ridge", train, test, penalty=penalty)
+    monkeypatch.setattr("suites.ridge.ROWS", 37)
+    got = list(RidgeSuite().evaluate(out_of_core(task("ridge", train, test, penalty=penalty))))
+    assert [(m.metric, m.value) for m in got] == [(m.metric, m.value) for m in want]
+    for mine, theirs in zip(got[0].details["path"], want[0].details["path"], strict=True):
+        assert mine == theirs
+    assert got[0].details["alpha"] == pytest.approx(want[0].details["alpha"], rel=1e-12)
+
+
+def test_blocks_far_from_zero_lose_nothing():
+    """Moments about the mean of all: the parts' own means may be elsewhere."""
+    x, y = clusters(0, 200, 4, 6)
+    x[:100] += 1000
+    kept = np.arange(200) % 3 > 0
+    parts = [Moments.none(x.mean(axis=0, dtype=np.float64), 4) for _ in range(2)]
+    for part, rows in zip(parts, (kept, ~kept), strict=True):
+        part.add(x[rows], y[rows])
+    for path, rows in ((Path.of(parts[0]), kept), (Path.of(parts[0] + parts[1]), kept | True)):
+        reference = Ridge(alpha=3.0 * path.unit, solver="svd").fit(x[rows].astype(np.float64), np.eye(4)[y[rows]])
+        weight, bias = path.weight(3.0)
+        np.testing.assert_allclose(weight, reference.coef_.T, atol=1e-10)
+        np.testing.assert_allclose(bias, reference.intercept_, atol=1e-8)
+
+
+@pytest.mark.parametrize(("n", "value"), [(50, 0.1), (3, 0.1), (5000, 123.456)])
+def test_features_that_do_not_vary_are_refused(n, value):
+    x, y = np.full((n, 8), value, dtype=np.float32), np.arange(n) % 2
+    with pytest.raises(BenchError, match="same for every sample"):
+        evaluate("ridge", (x, y), (x, y))
+    x[1, 3] = np.nextafter(x[1, 3], np.float32(1e9))
+    evaluate("ridge", (x, y), (x, y), penalty=1.0)
