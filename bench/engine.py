@@ -36,6 +36,10 @@ OPTIONAL = ("logits",)
 """Outputs that a teacher or baseline may lack although the student has them."""
 
 
+NO_DATA = "none"
+"""The source of a suite that reads no samples."""
+
+
 class Source(NamedTuple):
     """What a group of suites shares: where the samples come from, and the precision of the forward."""
 
@@ -169,7 +173,7 @@ class Engine:
             needs = suite.needs(card, student.card)
             if stored and needs.backbone:
                 raise BenchError(f"suite '{name}' runs the network itself: it cannot be computed from stored features")
-            data = "features" if stored else self.request.data or card.data
+            data = "features" if stored else self.request.data or card.data if needs.splits else NO_DATA
             if data is None:
                 raise BenchError(f"suite '{name}' ({card.id}) has no published data set: say which with --data SPEC")
             items.append(Item(name, suite, card, needs, Source(data, card.precision)))
@@ -179,7 +183,7 @@ class Engine:
         """Open every data set before the first forward: a missing one must not cost an hour first."""
         from bench.data.opening import limited, open_data
 
-        for spec in {item.source.data for item in items} - {"features"}:
+        for spec in {item.source.data for item in items} - {"features", NO_DATA}:
             with self.timed("data"):
                 splits = open_data(spec)
                 if self.request.limit is not None:
@@ -246,6 +250,8 @@ class Engine:
         if company and model.card.dims:
             # Suites ask for what the student has; a teacher without a classifier of its own gives the rest.
             names = [name for name in names if name in model.card.dims or name not in OPTIONAL]
+        if source.data == NO_DATA:
+            return {}
         splits = self._opened[source.data]
         found: dict[str, FeatureSet] = {}
         for split in ("train", "test"):

@@ -34,7 +34,7 @@ def environment(device: str) -> dict[str, Any]:
         "bench": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_mb": psutil.virtual_memory().total // 2**20,
@@ -62,7 +62,8 @@ def peak_memory_mb(device: str) -> dict[str, int]:
     return peak
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's own name, empty where the system does not tell."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             for line in lines:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from bench.record import Measurement
 
 _NATURAL_DIGITS = 4
+_COUNTS = 1000
+"""In natural units, what is this large is a count or next to one: decimals would say nothing."""
 
 
 def digits(unit: str) -> int:
@@ -21,7 +23,8 @@ def digits(unit: str) -> int:
 
 def number(m: Measurement, value: float | None = None) -> str:
     """The measurement's value, or another one in its unit, rounded for display; never ``-0.00``."""
-    text = f"{m.value if value is None else value:.{digits(m.unit)}f}"
+    shown = m.value if value is None else value
+    text = f"{shown:,.0f}" if m.unit != "%" and abs(shown) >= _COUNTS else f"{shown:.{digits(m.unit)}f}"
     return text.removeprefix("-") if not text.strip("-0.") else text
 
 
