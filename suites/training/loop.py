@@ -1,0 +1,357 @@
+"""The training loop: see `suites.training` for what it is given and what it promises."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from bench.card import digest_of
+from bench.device import Precision, is_out_of_memory
+from bench.errors import BenchError
+from suites.training import ranks
+from suites.training.curve import Curve
+from suites.training.feed import Collate, Samples, feed, made, own_randomness, seed_all, to_device
+from suites.training.length import Length
+from suites.training.measured import LARGEST, Estimate, estimate, gigabytes, hours
+from suites.training.order import Order, draw_seed
+from suites.training.schedule import Schedule
+from suites.training.state import Checkpoint, interruptible
+
+if TYPE_CHECKING:
+    from bench.progress import Progress
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The network at the end, and what the record keeps of the way there."""
+
+    network: nn.Module
+    """The module given, or the average of its weights where one was asked for; in eval mode."""
+    curve: list[dict[str, float]]
+    """At most 200 points: ``iteration``, ``epoch``, ``lr``, and the mean of every loss since the point before."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Iterations, epochs, total batch, images at once, processes, learning rate, parameters learned."""
+
+    def details(self) -> dict[str, Any]:
+        """For `Measurement.details`."""
+        return {"training": self.facts, "curve": self.curve}
+
+
+def train(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    samples: Samples,
+    *,
+    length: Length,
+    schedule: Schedule,
+    device: torch.device | str,
+    progress: Progress,
+    precision: Precision = "fp32",
+    seed: int = 0,
+    name: str = "training",
+    folder: Path | None = None,
+    identity: Any = None,
+    micro: int | None = None,
+    workers: int = 0,
+    collate: Collate | None = None,
+    clip: float | None = None,
+    average: float | None = None,
+    every: int | None = None,
+) -> Trained:
+    """Train ``model`` in place for ``length`` and return it in eval mode.
+
+    ``optimiser``: over parameters of ``model``; a group's ``lr_scale`` multiplies the schedule. ``precision``: autocast
+    for ``bf16`` and ``fp16`` (the latter with scaled gradients). ``micro``: images that go through the network at once;
+    None takes as many as the device holds. ``clip``: the largest norm of the whole gradient. ``average``: decay of the
+    moving average of the weights (timm's ModelEmaV3), which is then what is returned. ``folder``: where an interrupted
+    training is kept, and taken over from when ``identity`` (any JSON value) and all of the above are the same.
+    ``every``: iterations between checkpoints; None: an epoch.
+
+    Raises `BenchError` when the device cannot hold a step, when the loss is not finite, and what ``samples`` raise.
+    """
+    training = _Training(
+        model=model, optimiser=optimiser, samples=samples, length=length, schedule=schedule,
+        device=torch.device(device), progress=progress, precision=precision, seed=seed, name=name, micro=micro,
+        workers=workers, collate=collate, clip=clip, average=average, every=every or length.per_epoch,
+    )  # fmt: skip
+    with own_randomness(), _steady(training.device):
+        try:
+            return training.run(folder, identity)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise BenchError(
+                f"{name}: batch normalisation needs two images or more at once, and a step holds one: "
+                f"train with a larger batch"
+            ) from error
+
+
+@dataclass
+class _Training:
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    samples: Samples
+    length: Length
+    schedule: Schedule
+    device: torch.device
+    progress: Progress
+    precision: Precision
+    seed: int
+    name: str
+    micro: int | None
+    workers: int
+    collate: Collate | None
+    clip: float | None
+    average: float | None
+    every: int
+    _noted: float = 0.0
+    _shown: str = ""
+
+    def run(self, folder: Path | None, identity: Any) -> Trained:
+        from timm.utils import ModelEmaV3
+
+        if self.length.batch < ranks.world():
+            raise BenchError(
+                f"{self.name}: {ranks.world()} processes cannot share batches of {self.length.batch} image(s): "
+                f"start fewer, or train with a larger batch"
+            )
+        self.order = Order(self.length, self.seed)
+        self.model.to(self.device).train()
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        checkpoint = Checkpoint(folder, self._identity(identity), self.progress)
+        state = checkpoint.load()
+        first = 0
+        if state is not None:
+            self.model.load_state_dict(state["model"])
+        self.ema = ModelEmaV3(self.model, decay=self.average) if self.average is not None else None
+        self.curve = Curve(self.length, self.device)
+        if state is not None:
+            first = int(state["iteration"])
+            self._take_over(state)
+            self.progress.say(f"{self.name}: taken over at iteration {first:,} of {self.length.iterations:,}")
+        else:
+            self._plan()
+        if first < self.length.iterations:
+            self._train(first, checkpoint)
+        trained = self.ema.module if self.ema is not None else self.model
+        return Trained(cast(nn.Module, trained).eval(), self.curve.points, self._facts())
+
+    def _train(self, first: int, checkpoint: Checkpoint) -> None:
+        pieces = self._mine()
+        network = self._distributed()
+        self.curve.share = sum(map(len, pieces)) / self.length.batch
+        feeding = feed(
+            self.samples, self.order, pieces, range(first, self.length.iterations),
+            collate=self.collate, workers=self.workers, pin=self.device.type == "cuda",
+        )  # fmt: skip
+        with (
+            closing(feeding) as batches,
+            interruptible() as asked,
+            self.progress.stage(self.name, self.length.iterations * self.length.batch, "images") as stage,
+        ):
+            stage.skip(first * self.length.batch)
+            for iteration in range(first, self.length.iterations):
+                try:
+                    self._step(network, iteration, pieces, batches)
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    raise BenchError(
+                        f"{self.name}: the memory of {self.device} ran out at iteration {iteration} with {self.micro} "
+                        f"images at once; what was finished is kept: run the same command again with a smaller --batch"
+                    ) from error
+                done = iteration + 1
+                stage.advance(self.length.batch, self._note())
+                last = done == self.length.iterations
+                due = checkpoint.due(epoch_ends=done % self.every == 0)
+                if last or due or asked.signal is not None:
+                    # A loss that is no number must not become what the next run starts from.
+                    self._refuse_unless_finite()
+                    checkpoint.save(self._state(done))
+                if asked.signal is not None:
+                    break
+
+    def _step(self, network: nn.Module, iteration: int, pieces: list[range], batches: Iterator[Any]) -> None:
+        """One iteration: the pieces of this process forward and backward, then one step of the optimiser."""
+        rate = self.schedule.rate(iteration)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+        losses: dict[str, Tensor] = {}
+        for number, piece in enumerate(pieces):
+            batch = to_device(next(batches), self.device)
+            seed_all(draw_seed(self.seed, iteration, -1 - piece.start))
+            share = len(piece) / self.length.batch
+            last = number == len(pieces) - 1
+            with nullcontext() if last else _no_sync(network):
+                terms = self._backward(network, batch, share)
+            for term, value in terms.items():
+                losses[term] = losses.get(term, 0.0) + share * value.detach().double()
+        if self.clip is not None:
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None], self.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(self.model, step=iteration + 1)
+        self.curve.add(iteration, rate, losses)
+
+    def _backward(self, network: nn.Module, batch: Any, share: float) -> dict[str, Tensor]:
+        dtype = _DTYPES.get(self.precision)
+        with torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+            found = network(batch)
+        terms: dict[str, Tensor] = found if isinstance(found, dict) else {"loss": found}
+        # Ranks are averaged by DistributedDataParallel: their number undoes that, so that every image counts alike.
+        loss = torch.stack([value.float() for value in terms.values()]).sum() * (share * ranks.world())
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return terms
+
+    def _mine(self) -> list[range]:
+        """The pieces of this process, consecutive; every process has one at least."""
+        assert self.micro is not None
+        pieces = self.length.pieces(min(self.micro, self.length.batch // ranks.world()))
+        count, world, rank = len(pieces), ranks.world(), ranks.rank()
+        return pieces[count * rank // world : count * (rank + 1) // world]
+
+    def _distributed(self) -> nn.Module:
+        if not ranks.joined():
+            return self.model
+        devices = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(self.model, device_ids=devices, find_unused_parameters=True)
+
+    def _plan(self) -> None:
+        """Choose how many images go through at once, and say what is about to happen."""
+        length = self.length
+        share = max(length.multiple, length.batch // ranks.world())
+        micro = min(share, self.micro or LARGEST.get(self.device.type, 64))
+
+        def make(count: int) -> Any:
+            return to_device(made(self.samples, self.order, length, count, self.collate), self.device)
+
+        def step(batch: Any) -> Tensor:
+            seed_all(self.seed)
+            terms = self._backward(self.model, batch, 1.0)
+            return torch.stack([value.detach().float() for value in terms.values()]).sum()
+
+        found = estimate(
+            step, self.model, self.optimiser, make, device=self.device, micro=micro, multiple=length.multiple,
+            chosen=self.micro is not None, average=self.average is not None,
+        )  # fmt: skip
+        # A refused first step of the gradient scaler must not be remembered.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self.micro = min(ranks.everybodys(found.micro))
+        if ranks.rank() == 0:
+            self.progress.say(self._plan_line(found))
+
+    def _plan_line(self, found: Estimate) -> str:
+        length = self.length
+        batch = f"{length.batch:,} images"
+        if length.batch < length.asked:
+            batch += f" (not {length.asked:,}: there are {length.samples:,} to train on)"
+        steps = len(length.pieces(min(found.micro, length.batch)))
+        at_once = f", {steps} steps of at most {found.micro} each" if steps > 1 else ""
+        world = f" on {ranks.world()} processes" if ranks.world() > 1 else ""
+        rate = found.images_per_second(self.workers) * ranks.world()
+        return (
+            f"{self.name}: {length.iterations:,} iterations ({length.epochs:.4g} epochs) of {batch}{at_once}{world}, "
+            f"learning rate {self.schedule.peak:.4g}, {type(self.optimiser).__name__}, {self.precision}, "
+            f"about {gigabytes(found.memory)} on {self.device}, "
+            f"{hours(length.iterations * length.batch / rate)} at {rate:.3g} images/s"
+        )
+
+    def _take_over(self, state: dict[str, Any]) -> None:
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        self.curve.restore(state["curve"])
+        if self.micro is not None and self.micro != state["micro"]:
+            self.progress.warn(
+                f"{self.name}: goes on with {self.micro} images at once as asked, where the interrupted run had "
+                f"{state['micro']}: not to the last bit what it would have become"
+            )
+        self.micro = self.micro or int(state["micro"])
+
+    def _state(self, iteration: int) -> dict[str, Any]:
+        return {
+            "iteration": iteration,
+            "micro": self.micro,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema is not None else None,
+            "curve": self.curve.state(),
+        }
+
+    def _identity(self, identity: Any) -> str:
+        parameters = [[name, list(value.shape)] for name, value in self.model.state_dict().items()]
+        groups = [
+            {key: value for key, value in group.items() if key not in ("params", "lr")}
+            for group in self.optimiser.param_groups
+        ]
+        return digest_of(
+            repr([
+                identity, self.length, self.schedule, self.precision, self.seed, self.clip, self.average, parameters,
+                groups, type(self.optimiser).__name__, self.device.type,
+            ])
+        )  # fmt: skip
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "iterations": self.length.iterations,
+            "epochs": self.length.epochs,
+            "samples": self.length.samples,
+            "batch": self.length.batch,
+            "asked_batch": self.length.asked,
+            "images_at_once": self.micro,
+            "processes": ranks.world(),
+            "learning_rate": self.schedule.peak,
+            "optimiser": type(self.optimiser).__name__,
+            "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+        }
+
+    def _note(self) -> str:
+        """The loss for the progress line; looked at now and then, for that waits for the device."""
+        now = time.monotonic()
+        if now - self._noted >= 1.0:
+            self._noted = now
+            self._shown = f"loss {self._refuse_unless_finite():.4g}"
+        return self._shown
+
+    def _refuse_unless_finite(self) -> float:
+        loss = self.curve.latest()
+        if not math.isfinite(loss):
+            raise BenchError(
+                f"{self.name}: the loss is {loss} at learning rate {self.schedule.peak:.4g}: lower the learning rate"
+                f"{' or use --precision bf16 or fp32' if self.precision == 'fp16' else ''}"
+            )
+        return loss
+
+
+def _no_sync(network: nn.Module) -> Any:
+    return network.no_sync() if isinstance(network, nn.parallel.DistributedDataParallel) else nullcontext()
+
+
+@contextmanager
+def _steady(device: torch.device) -> Iterator[None]:
+    """float32 is float32 (no TensorFloat-32), and convolutions are the deterministic ones; put back at the end."""
+    cudnn = torch.backends.cudnn
+    before = (torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark)
+    torch.set_float32_matmul_precision("highest")
+    cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = False, True, False
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before[1:]

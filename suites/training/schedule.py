@@ -1,0 +1,52 @@
+"""The learning rate of every iteration, as a pure function: resuming needs no state."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.errors import BenchError
+
+Kind = Literal["cosine", "steps", "poly", "constant"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A linear warmup from ``start`` to ``peak``, then the decay; all learning rates are absolute.
+
+    ``cosine``: from ``peak`` to ``floor`` over the iterations after the warmup (MAE's ``adjust_learning_rate``).
+    ``steps``: times ``gamma`` at each of ``milestones`` (iterations). ``poly``: (1 - t)^``power`` from ``peak`` to
+    ``floor`` over the iterations after the warmup (mmsegmentation's). ``constant``: ``peak``.
+    """
+
+    kind: Kind
+    peak: float
+    iterations: int
+    warmup: int = 0
+    """Iterations."""
+    start: float = 0.0
+    floor: float = 0.0
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("cosine", "steps", "poly", "constant"):
+            raise BenchError(f"a schedule is cosine, steps, poly or constant, not '{self.kind}'")
+        if not self.peak > 0 or self.warmup < 0 or self.iterations < 1:
+            raise BenchError(
+                f"a schedule needs a learning rate above 0 and no negative warmup, not {self.peak} and {self.warmup}"
+            )
+
+    def rate(self, iteration: int) -> float:
+        """The learning rate while iteration ``iteration`` (from 0) runs."""
+        if iteration < self.warmup:
+            return self.start + (self.peak - self.start) * iteration / self.warmup
+        if self.kind == "constant":
+            return self.peak
+        if self.kind == "steps":
+            return self.peak * self.gamma ** sum(iteration >= milestone for milestone in self.milestones)
+        done = min(1.0, (iteration - self.warmup) / max(1, self.iterations - self.warmup))
+        left = (1 + math.cos(math.pi * done)) / 2 if self.kind == "cosine" else (1 - done) ** self.power
+        return self.floor + (self.peak - self.floor) * left
