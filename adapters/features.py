@@ -18,6 +18,7 @@ from bench.backbone import weight_digest
 from bench.card import Card
 from bench.errors import BenchError
 from bench.featureset import ArrayFeatureSet
+from bench.files import at_home, regular
 from bench.stored import StoredFeatures, fingerprint
 
 _KNOWN = ("x", "y", "logits", "ids")
@@ -35,7 +36,9 @@ class _Split(NamedTuple):
 def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, trust: bool = False) -> StoredFeatures:
     """Both splits of the folder ``rest``. Nothing is unpickled. Raises `BenchError` naming file, array and row."""
     refuse("features", arch=arch, weights_key=weights_key)
-    folder = Path(rest).expanduser()
+    if not rest:
+        raise BenchError("features needs a path: --model features:/data/from-jax")
+    folder = at_home(rest)
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.is_file() else "does not exist"
         raise BenchError(f"features: {folder} {what}: give a folder with train.npz and test.npz")
@@ -92,7 +95,9 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
 
 def _split(folder: Path, name: str) -> _Split:
     path = folder / f"{name}.npz"
-    if not path.is_file():
+    if path.exists():
+        regular(path)
+    else:
         found = sorted(p.name for p in folder.iterdir())[:8]
         raise BenchError(f"features: {path} is missing; the folder holds {', '.join(found) if found else 'nothing'}")
     raw = _read(path)
@@ -120,16 +125,19 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                 f"memory that is free: use a machine with more, or fewer samples"
             )
         with np.load(path, allow_pickle=False) as file:
-            names = file.files
-            return {name: file[name] for name in names if name in _KNOWN} | {
-                name: np.empty(0) for name in names if name not in _KNOWN
-            }
+            held = {name: file[name] if name in _KNOWN else np.empty(0) for name in file.files}
+        if bare := [name for name, values in held.items() if not isinstance(values, np.ndarray)]:
+            # numpy hands out what a member without an array's header holds as bytes.
+            raise BenchError(f"features: '{bare[0]}' in {path} is no array: save it with numpy.savez")
+        return held
+    except BenchError:
+        raise
     except (zipfile.BadZipFile, OSError, EOFError, KeyError, SyntaxError) as error:
         raise BenchError(f"features: {path} is no readable .npz file ({error}): save it with numpy.savez") from error
     except MemoryError as error:
         raise BenchError(f"features: {path} declares an array that does not fit in memory: is it damaged?") from error
     except ValueError as error:
-        if "pickle" in str(error):
+        if "Object arrays" in str(error):
             raise BenchError(
                 f"features: {path} holds an array of Python objects, which is never unpickled: save x as float, y as "
                 f"int and ids as text"
@@ -142,7 +150,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _labels(path: Path, y: np.ndarray) -> np.ndarray:
     if y.ndim != 1:
         raise BenchError(f"features: y in {path} has shape {_shape(y)}, not [N]: give one class number per sample")
-    if not np.issubdtype(y.dtype, np.integer):
+    if y.dtype.kind not in "iu":
         raise BenchError(
             f"features: y in {path} is {y.dtype}, not integer: convert class numbers with y.astype('int64'), names "
             f"with numpy.unique(names, return_inverse=True)[1]"
@@ -167,8 +175,9 @@ def _floats(path: Path, name: str, values: np.ndarray, samples: int) -> np.ndarr
     bad = ~np.isfinite(array).all(axis=1)
     if bad.any():
         count, first = int(bad.sum()), int(bad.argmax())
+        what = "values beyond float32" if np.isfinite(values[bad]).all() else "NaN or infinite values"
         raise BenchError(
-            f"features: {name} in {path} has NaN or infinite values in {count} of {samples} samples, the first is "
+            f"features: {name} in {path} has {what} in {count} of {samples} samples, the first is "
             f"sample {first}: mend or leave out those samples"
         )
     return array

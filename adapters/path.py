@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,15 +19,16 @@ from adapters.weightsets import WeightSet, weight_sets
 from bench.backbone import Backbone
 from bench.card import Card, Coverage, Transform
 from bench.errors import BenchError
+from bench.files import at_home, regular
 from bench.transform import resized
 
 
 def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, trust: bool = False) -> Backbone:
     """The network in a file. Raises `BenchError` when its weights do not fill an architecture (law 1)."""
-    path = Path(rest).expanduser()
+    path = at_home(rest)
     if not path.exists():
         raise BenchError(f"there is no file or folder {path}")
-    if path.is_file() and not path.stat().st_size:
+    if not path.is_dir() and not regular(path).st_size:
         raise BenchError(f"{path} is empty: it holds no weights")
     container = reader.read(path, trust=trust)
     sets = weight_sets(container.content)

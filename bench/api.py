@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from bench.errors import BenchError, brief
+from bench.files import at_home
 
 if TYPE_CHECKING:
     from bench.backbone import Backbone
@@ -30,10 +31,20 @@ def load(
     not fill the network.
     """
     from bench.registry import nearest, resolve, table
+    from bench.text import spoken
 
     if not isinstance(spec, str | Path):
         raise BenchError(f"a model is loaded from a SPEC (text or path), not from a {type(spec).__name__}")
     text = str(spec)
+    for argument, value in (("model", text), ("arch", arch), ("weights_key", weights_key)):
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise BenchError(f"{argument} is a text, not a {type(value).__name__}")
+        try:
+            spoken(value)
+        except ValueError as error:
+            raise BenchError(f"{argument} {error}") from None
     scheme, separator, rest = text.partition(":")
     schemes = [name for name in table("adapters") if name != "path"]
     if separator and scheme in schemes:
@@ -142,14 +153,11 @@ def repeat(
     progress: Progress | None = None,
 ) -> Record:
     """The run of a record again: same request, and refused when weights or data are no longer those of the record."""
-    from bench.record import parse
+    from bench.ledger import read
     from bench.request import Request
 
-    path = Path(record)
-    try:
-        old = parse(path.read_bytes(), str(path))
-    except OSError as error:
-        raise BenchError(f"no record at {path}: {error.strerror}") from None
+    path = at_home(record)
+    old = read(path)
     try:
         request = Request.model_validate(old.request)
     except ValidationError:
@@ -190,14 +198,14 @@ def carry_out(
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise BenchError(f"{name} is a whole number of at least {least}, not {value!r}")
     if runs is not None:
-        check_writable(Path(runs).expanduser())
+        check_writable(at_home(runs))
 
     from bench.engine import Engine
 
     engine = Engine(
         request,
         cards,
-        runs=Path(runs).expanduser() if runs is not None else None,
+        runs=at_home(runs) if runs is not None else None,
         device=device,
         batch=batch,
         workers=workers,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from bench.files import at_home
+
 VARIABLE = "BENCH_CACHE"
 
 
@@ -12,7 +14,7 @@ def cache_root() -> Path:
     """The cache folder: ``$BENCH_CACHE``, else the platform's own (it may not exist yet)."""
     given = os.environ.get(VARIABLE)
     if given:
-        return Path(given).expanduser().absolute()
+        return at_home(given).absolute()
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("bench")).absolute()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from bench.text import printable
+
+Printable = Annotated[str, AfterValidator(printable)]
+"""Text from outside: a folder's name, or what a checkpoint holds."""
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -55,9 +59,9 @@ class Coverage(BaseModel):
     """Backbone tensors that came from the checkpoint."""
     total: int
     """Backbone tensors there are (parameters and buffers that carry state)."""
-    heads: list[str] = Field(default_factory=list)
+    heads: list[Printable] = Field(default_factory=list)
     """Left-over names in the checkpoint that are known heads, grouped as ``head.*``."""
-    unused: list[str] = Field(default_factory=list)
+    unused: list[Printable] = Field(default_factory=list)
     """Left-over names that are not known heads, each named."""
 
 
@@ -66,9 +70,9 @@ class Card(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str
+    name: Printable
     """Short label, e.g. ``efficientnet-lite0``."""
-    spec: str
+    spec: Printable
     """The SPEC that led here, as the user gave it."""
     method: str | None = None
     """How it was trained, where known: ``supervised``, ``dino``, ``mae``..."""
@@ -88,18 +92,18 @@ class Card(BaseModel):
     """Number of backbone parameters (classifier left out)."""
     weight_digest: str
     """``sha256:...`` over names, dtypes, shapes and bytes of the backbone's tensors (classifier included)."""
-    container: str | None = None
+    container: Printable | None = None
     """Kind of file: ``torch zip``, ``safetensors``..."""
-    layout: str | None = None
+    layout: Printable | None = None
     """Layout found inside: ``plain``, ``DINO, prefix backbone.``..."""
-    weights_key: str | None = None
+    weights_key: Printable | None = None
     """Which weight set of the container was read."""
     coverage: Coverage | None = None
     classes: str | None = None
     """Label set of the network's own classifier (``imagenet-1k``, ``cifar100``...), None when there is none."""
-    hazards: list[str] = Field(default_factory=list)
+    hazards: list[Printable] = Field(default_factory=list)
     """What the container held besides weights, and what was done about it."""
-    notes: list[str] = Field(default_factory=list)
+    notes: list[Printable] = Field(default_factory=list)
     step: int | None = None
     """Training step of a live module."""
     epoch: float | None = None

@@ -365,5 +365,5 @@ def _show(record: Record, runs: Path, *, as_json: bool, out: int) -> None:
 
     from bench.registry import resolve
 
-    with os.fdopen(os.dup(out), "w", encoding="utf-8") as stream:
+    with os.fdopen(os.dup(out), "w", encoding="utf-8", errors="backslashreplace") as stream:
         resolve("reports", "terminal")(record, Console(file=stream, highlight=False), path=runs / f"{record.run}.json")

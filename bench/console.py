@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from bench import text
 from bench.errors import BenchError
 
 INTERRUPTED = (
@@ -63,7 +64,7 @@ def answer(command: Callable[[], object]) -> NoReturn:
 
 def refuse(sentence: str) -> NoReturn:
     """One sentence on stderr, exit code 2."""
-    print(f"bench: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"bench: {text.sentence(sentence)}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -81,22 +82,24 @@ def result() -> Iterator[int]:
         os.dup2(real, 1)
 
 
-def emit(text: str, descriptor: int) -> None:
+def emit(document: str, descriptor: int) -> None:
     """Write the result, with one newline at its end, to a descriptor that `result` yielded."""
-    with os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as stream:
-        stream.write(text if text.endswith("\n") else text + "\n")
+    # A path in it may hold bytes that are no UTF-8.
+    with os.fdopen(os.dup(descriptor), "w", encoding="utf-8", errors="backslashreplace") as stream:
+        stream.write(document if document.endswith("\n") else document + "\n")
 
 
-def write(path: Path, text: str, *, append: bool = False) -> None:
-    """Write ``text`` whole; ``append`` adds it to what is there, as a job's summary page wants it."""
+def write(path: Path, document: str, *, append: bool = False) -> None:
+    """Write ``document`` whole; ``append`` adds it to what is there, as a job's summary page wants it."""
     from bench.files import refusal, write_atomically
 
     if not append:
-        write_atomically(path, text.encode())
+        # A link stays one, /dev/stdout above all: what it leads to is written.
+        write_atomically(Path(os.path.realpath(path)), document.encode())
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a", encoding="utf-8") as stream:
-            stream.write(text)
+            stream.write(document)
     except OSError as error:
         raise refusal(error, path) from error

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +17,20 @@ TEMPORARY = ".partial-"
 """Prefix of unfinished files: readers skip them, `bench clean` removes the stale ones."""
 
 
+def at_home(path: str | Path) -> Path:
+    """``path`` with ``~`` written out; the ``~name`` of a user who is not there stays, and will not be found."""
+    return Path(os.path.expanduser(path))
+
+
+def regular(path: Path) -> os.stat_result:
+    """The status of a file whose reading comes to an end. Raises OSError, and `BenchError` for a pipe or a device."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
+        raise BenchError(f"{path} is {what}, not a file")
+    return status
+
+
 def write_atomically(
     path: Path, content: bytes | Callable[[BinaryIO], object], *, exclusive: bool = False, durable: bool = True
 ) -> bool:
@@ -23,8 +38,14 @@ def write_atomically(
 
     ``exclusive``: an existing file is left as it is and False is returned (first writer wins). ``durable=False`` does
     not wait for the disk: for files that can be made again, many at a time.
-    Raises `BenchError` for a full disk or an unwritable folder, leaving no debris.
+    Raises `BenchError` for a full disk, an unwritable folder, or a device or folder in its place, leaving no debris.
     """
+    if not path.name:
+        raise BenchError(f"{path} is a folder, and a file is to be written: give a file's name")
+    if not exclusive:
+        # The file is put in the place of what was there, which must not be a device: /dev/null would be gone.
+        with contextlib.suppress(OSError):
+            regular(path)
     temporary = path.with_name(f"{TEMPORARY}{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

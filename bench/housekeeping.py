@@ -7,6 +7,7 @@ uses is left alone.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -90,6 +91,8 @@ def clean(verify: bool = False, keep_gb: float | None = None) -> Report:
     ``verify`` removes damaged shards alone: the next run makes them again. Trimming removes whole stores, the least
     recently used first. Unfinished files of dead processes go in every case.
     """
+    if keep_gb is not None and not 0 <= keep_gb < math.inf:
+        raise BenchError(f"--keep-gb takes a number of gigabytes of at least 0, not {keep_gb}")
     root = features_root()
     report = Report(root)
     report.leftovers = sum(sweep(folder) for folder in [root, *_folders()])

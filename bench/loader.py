@@ -16,6 +16,7 @@ from torch import Tensor
 from bench.dataset import Dataset, DecodeError
 from bench.errors import BenchError
 from bench.shards import Corrupt
+from bench.text import printable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -113,8 +114,7 @@ def _unreadable(path: str, reason: str) -> str:
 
 
 def _printable(text: str) -> str:
-    # File names may hold bytes that are no UTF-8.
-    return " ".join(str(text).encode("utf-8", "backslashreplace").decode().split())
+    return printable(" ".join(str(text).split()))
 
 
 def default_workers(device: torch.device) -> int:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TextIO
 
+from bench.text import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
@@ -121,6 +123,8 @@ class Progress:
         self._print(f"warning: {text}")
 
     def _print(self, text: str) -> None:
+        # Names of data sets and files are part of it, and a terminal obeys what they hold.
+        text = printable(text)
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False)
         else:

@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bench import protocol as protocols
 from bench.errors import BenchError, brief
+from bench.files import at_home
 from bench.protocol import Protocol
 from bench.registry import nearest, table
-
-LONGEST = 4096
-"""Characters of one text; no path is longer on Linux."""
+from bench.text import spoken
 
 PATH_KINDS = ("imagefolder", "webdataset", "hf", "coco", "voc", "segfolder", "ade20k", "features")
 """Kinds whose text may be a path."""
-
-
-def _spoken(text: str) -> str:
-    """Text that a record, a page and a terminal can hold."""
-    if not text.strip():
-        raise ValueError("is empty")
-    if len(text) > LONGEST:
-        raise ValueError(f"has {len(text):,} characters; {LONGEST:,} are the most")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("holds bytes that are no UTF-8, which a record cannot keep: rename it") from None
-    if not text.isprintable():
-        raise ValueError("holds control characters: leave them out")
-    return text
 
 
 def _spoken_throughout(settings: dict[str, Any]) -> dict[str, Any]:
@@ -40,13 +23,13 @@ def _spoken_throughout(settings: dict[str, Any]) -> dict[str, Any]:
         for text in value if isinstance(value, list | tuple) else [value]:
             if isinstance(text, str) and text:
                 try:
-                    _spoken(text)
+                    spoken(text)
                 except ValueError as error:
                     raise ValueError(f"{key!a} {error}") from None
     return settings
 
 
-Text = Annotated[str, AfterValidator(_spoken)]
+Text = Annotated[str, AfterValidator(spoken)]
 
 
 class Request(BaseModel):
@@ -128,7 +111,7 @@ def _absolute(spec: str) -> str:
     kind, separator, rest = spec.partition(":")
     if separator and kind not in PATH_KINDS:
         return spec
-    path = Path(rest if separator else spec).expanduser()
+    path = at_home(rest if separator else spec)
     try:
         there = path.exists()
     except OSError:

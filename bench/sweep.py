@@ -23,6 +23,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bench.errors import BenchError
+from bench.files import regular
 from bench.registry import nearest
 from bench.request import Request
 
@@ -134,7 +135,7 @@ class Step:
 def read(path: Path) -> list[Request]:
     """The runs that the file asks for, in its order. Raises `BenchError` with the line of the first fault."""
     try:
-        if path.stat().st_size > LARGEST:
+        if regular(path).st_size > LARGEST:
             raise BenchError(f"{path} is larger than {LARGEST >> 20} MiB: that is no sweep")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:

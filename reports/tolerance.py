@@ -11,9 +11,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bench.errors import BenchError
+from bench.files import regular
 from bench.record import Measurement
 
 FILE = "gate.toml"
+LARGEST = 2**20
+"""Bytes of a gate.toml."""
 
 
 class Training(BaseModel):
@@ -83,10 +86,12 @@ def load(path: Path | str | None = None) -> Tolerances:
     chosen = Path(path) if path is not None else Path(FILE)
     if path is not None or chosen.is_file():
         try:
+            if regular(chosen).st_size > LARGEST:
+                raise BenchError(f"the gate's settings {chosen} have more than {LARGEST >> 10} KiB: no gate.toml has")
             _merge(settings, tomllib.loads(chosen.read_text(encoding="utf-8")))
         except OSError as error:
             raise BenchError(f"the gate's settings {chosen} cannot be read: {error.strerror or error}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BenchError(f"the gate's settings {chosen} are not TOML: {error}") from None
     try:
         return Tolerances.model_validate(settings)

@@ -18,7 +18,7 @@ import numpy as np
 
 from bench.cache import cache_root
 from bench.errors import BenchError
-from bench.files import write_atomically
+from bench.files import regular, write_atomically
 from bench.progress import watched
 
 VARIABLE = "BENCH_REHASH"
@@ -101,7 +101,7 @@ def _digest(stream: IO[bytes]) -> bytes:
 
 def _stat(path: Path) -> os.stat_result:
     try:
-        return path.stat()
+        return regular(path)
     except OSError as error:
         raise _unreadable(path, error) from None
 

@@ -23,6 +23,7 @@ from bench.data.imagefolder import TEST
 from bench.data.labelled import Labelled, fingerprint_from, numbered
 from bench.dataset import DecodeError, Splits
 from bench.errors import BenchError
+from bench.files import at_home
 from bench.registry import nearest
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def _load(path: str, config: str | None) -> dict[str, Any]:
     """The splits by name."""
     import datasets
 
-    given = Path(path).expanduser()
+    given = at_home(path)
     try:
         if given.exists():
             return _local(given, config)

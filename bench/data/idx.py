@@ -12,6 +12,7 @@ from bench.data.arrays import ArrayDataset
 from bench.data.opening import data_folders, not_found
 from bench.dataset import Splits
 from bench.errors import BenchError
+from bench.files import at_home
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -27,7 +28,7 @@ def open_fashion_mnist(rest: str) -> Splits:
 
     ``rest``: the folder with the four files; empty: ``$BENCH_DATA/fashion-mnist`` or the system's own.
     """
-    looked = [Path(rest).expanduser()] if rest else [*data_folders("fashion-mnist"), _SYSTEM]
+    looked = [at_home(rest)] if rest else [*data_folders("fashion-mnist"), _SYSTEM]
     for folder in looked:
         if _find(folder, "train-images-idx3-ubyte") is not None:
             return Splits(_split(folder, "train", "train"), _split(folder, "test", "t10k"))

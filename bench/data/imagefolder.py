@@ -10,6 +10,7 @@ from bench.data.files import FileDataset
 from bench.data.holdout import HOLDOUT, held_out
 from bench.dataset import Splits
 from bench.errors import BenchError
+from bench.files import at_home
 
 TRAIN = ("train", "training")
 TEST = ("val", "validation", "valid", "test")
@@ -28,7 +29,7 @@ def open_imagefolder(rest: str) -> Splits:
     """
     if not rest:
         raise BenchError("imagefolder needs a path: --data imagefolder:/data/mine")
-    root = Path(rest).expanduser()
+    root = at_home(rest)
     if not root.is_dir():
         raise BenchError(f"imagefolder: {root} is {'not a folder' if root.exists() else 'not there'}")
     names = set(_folders(root))

@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 
 from bench.dataset import fingerprint_of
+from bench.text import printable
 
 
 class Labelled:
@@ -26,9 +27,10 @@ class Labelled:
         classes: Sequence[str],
         class_ids: Sequence[int] | None = None,
     ) -> None:
-        self.name = name
+        # Names of folders and files may hold what no record can.
+        self.name = printable(name)
         self.split = split
-        self.classes = tuple(classes)
+        self.classes = tuple(printable(name) for name in classes)
         self.class_ids = tuple(range(len(classes)) if class_ids is None else class_ids)
         self.labels: np.ndarray = np.asarray(labels, dtype=np.int64)
 

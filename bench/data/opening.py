@@ -10,6 +10,7 @@ import numpy as np
 from bench.data.subset import Subset
 from bench.dataset import Dataset, Splits
 from bench.errors import BenchError
+from bench.files import at_home
 from bench.registry import nearest, resolve, table
 
 
@@ -21,7 +22,7 @@ def open_data(spec: str) -> Splits:
     kind, _, rest = spec.partition(":")
     kinds = table("datasets")
     if kind not in kinds:
-        if Path(spec).expanduser().exists():
+        if at_home(spec).exists():
             raise BenchError(
                 f"--data {spec} is a path without its kind: write imagefolder:{spec} for a folder per class"
             )
@@ -39,7 +40,7 @@ def open_data(spec: str) -> Splits:
 def data_folders(name: str) -> list[Path]:
     """Where the named set may be: ``$BENCH_DATA/<name>``; none when the variable is not set."""
     root = os.environ.get("BENCH_DATA")
-    return [Path(root).expanduser() / name] if root else []
+    return [at_home(root) / name] if root else []
 
 
 def not_found(name: str, looked: list[Path], provide: str) -> BenchError:

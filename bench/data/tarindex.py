@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from bench.cache import cache_root
 from bench.errors import BenchError
-from bench.files import write_atomically
+from bench.files import regular, write_atomically
 
 _BLOCK = 512
 _FORMAT = 1
@@ -33,7 +33,7 @@ def members(shard: Path) -> list[Member]:
     compressed, no tar, damaged, or cut off (also at the border of a file, where the end mark is missing).
     """
     try:
-        stat = shard.stat()
+        stat = regular(shard)
     except OSError as error:
         raise _unreadable(shard, error) from None
     stamp = [_FORMAT, stat.st_size, stat.st_mtime_ns]

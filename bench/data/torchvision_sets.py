@@ -23,6 +23,7 @@ from bench.data.labelled import Labelled, fingerprint_from, numbered
 from bench.data.opening import data_folders, not_found
 from bench.dataset import DecodeError, Splits
 from bench.errors import BenchError
+from bench.files import at_home
 from bench.registry import nearest
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 
 _LEARN = {"DTD": ("train", "val"), "Flowers102": ("train", "val"), "FGVCAircraft": ("trainval",)}
 """Sets whose published transfer protocol learns from more than the split called train."""
+_OTHERS = frozenset({
+    "MovingMNIST", "SBU", "VOCSegmentation", "VOCDetection", "Cityscapes", "CelebA",
+    "WIDERFace", "SBDataset", "Kitti", "LFWPairs", "LSUNClass",
+})  # fmt: skip
+"""Sets whose images have no class, or several things in them: refused when asked for, and never proposed."""
 _ARGUMENT = ("split", "image_set", "version")
 _TRAIN = ("train", "trainval", "train-standard", "2021_train")
 _TEST = ("test", "val", "valid", "validation", "2021_valid")
@@ -64,9 +70,10 @@ def open_torchvision(rest: str) -> Splits:
     if name not in kinds:
         known = {kind.lower(): kind for kind in kinds}
         if name.lower() not in known:
-            raise BenchError(f"torchvision has no labelled image set '{name}'{nearest(name, kinds)}")
+            proposed = [kind for kind in kinds if kind not in _OTHERS]
+            raise BenchError(f"torchvision has no labelled image set '{name}'{nearest(name, proposed)}")
         name = known[name.lower()]
-    roots = [Path(path).expanduser()] if path else _roots(name)
+    roots = [at_home(path)] if path else _roots(name)
     reasons = []
     for root in roots:
         if not root.is_dir():
@@ -101,7 +108,8 @@ def _is_labelled(kind: Any) -> bool:
         and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
         and name != "root"
     ]
-    return not needed and "root" in parameters and kind.__name__ not in ("VisionDataset", "ImageFolder")
+    pairs = {"StereoMatchingDataset", "FlowDataset"} & {base.__name__ for base in kind.__mro__}
+    return not needed and "root" in parameters and not pairs and kind.__name__ not in ("VisionDataset", "ImageFolder")
 
 
 def _open(name: str, kind: Any, root: Path) -> Splits:

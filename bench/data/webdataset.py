@@ -24,6 +24,7 @@ from bench.data.labelled import Labelled, fingerprint_from
 from bench.data.tarindex import Member, members
 from bench.dataset import DecodeError, Splits
 from bench.errors import BenchError
+from bench.files import at_home
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -134,7 +135,7 @@ class TarDataset(Labelled):
 
 def _shards(path: str) -> tuple[Path, dict[str, list[str]]]:
     """The folder that all shards are in, and the shards of each split, relative to it."""
-    given = Path(path).expanduser()
+    given = at_home(path)
     if given.is_dir():
         found = sorted(given.glob("*.tar"))
         for split in (*TRAIN, *TEST):

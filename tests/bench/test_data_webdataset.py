@@ -126,7 +126,7 @@ DAMAGE = {
         "damaged at byte",
     ),
     "gzip": (lambda p: p.write_bytes(gzip.compress(p.read_bytes())), "is compressed"),
-    "a folder": (lambda p: (p.unlink(), p.mkdir()), "cannot be read"),
+    "a folder": (lambda p: (p.unlink(), p.mkdir()), "is a folder, not a file"),
 }
 
 
