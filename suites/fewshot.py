@@ -167,8 +167,7 @@ def _summary(runs: np.ndarray, hits: int, n: int) -> tuple[float, float | None, 
     if len(runs) == 1:
         low, high = wilson(hits, n)
         return float(runs[0]), None, (100 * low, 100 * high), "wilson"
-    from scipy.special import stdtrit
+    from suites.repeats import mean_of_runs
 
-    mean, sd = float(runs.mean()), float(runs.std(ddof=1))
-    half = float(stdtrit(len(runs) - 1, 0.975)) * sd / len(runs) ** 0.5
-    return mean, sd, (max(0.0, mean - half), min(100.0, mean + half)), "t-over-draws"
+    mean, sd, interval = mean_of_runs(runs)
+    return mean, sd, interval, "t-over-draws"

@@ -35,6 +35,9 @@ class KNN:
         "temperature": Allowed(least=1e-6, most=1e6, a_set=True),
         "headline_temperature": Allowed(least=1e-6, most=1e6),
         "weight": words("exp", "l2", "one"),
+        # Those of few-shot protocols.
+        "n_per_class": count(a_set=True),
+        "tries": count(most=10_000),
     }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
@@ -44,6 +47,11 @@ class KNN:
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
         settings = task.settings
+        if "n_per_class" in settings:
+            from suites import knn_tries
+
+            yield from knn_tries.evaluate(task)
+            return
         labels = labels_of(task)
         train, test = task.data["train"], task.data["test"]
         queries = features_of(test, "pooled")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -11,13 +12,14 @@ from bench.errors import BenchError
 from bench.options import EXPONENT, SHARE, Allowed, count, positive, words
 from bench.suite import Needs, engine_of
 from suites.classification import Labels, accuracies, features_of, labels_of
+from suites.repeats import over_runs
 
 if TYPE_CHECKING:
     from bench.card import Card
     from bench.protocol import Protocol
     from bench.record import Measurement
     from bench.suite import Task
-    from suites.logreg_path import Fit
+    from suites.logreg_path import Fit, Path
 
 
 class Linear:
@@ -34,6 +36,10 @@ class Linear:
         "path_tol": positive(1),
         "tol": positive(1),
         "max_iter": count(),
+        "normalise": words("none", "l2", "centred-l2"),
+        "split": words("stratified", "random"),
+        "search": words("path", "halving"),
+        "seeds": count(most=1000),
         # Those of the SGD recipes.
         "rates": positive(1e6, a_set=True),
         "batch": count(),
@@ -53,17 +59,28 @@ class Linear:
             recipe_of(protocol.settings, 1)
         else:
             grid_of(protocol.settings)
+            if protocol.settings["seeds"] > 1 and protocol.settings["C"] is not None:
+                raise BenchError("linear.seeds changes the hold-out alone: with linear.C fixed every run is the same")
         return Needs()
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
+        seeds = [task.seed + number for number in range(task.settings["seeds"])]
+        if len(seeds) == 1:
+            yield from self._once(task)
+        else:
+            runs = [list(self._once(replace(task, seed=seed, outcomes={}))) for seed in seeds]
+            yield from over_runs(runs, seeds, "t-over-seeds")
+
+    def _once(self, task: Task) -> Iterator[Measurement]:
         if "rates" in task.settings:
             from suites import sgd_probe
 
             yield from sgd_probe.evaluate(task)
             return
         labels = labels_of(task)
-        x = features_of(task.data["train"], "pooled")
-        test = features_of(task.data["test"], "pooled")
+        how = task.settings["normalise"]
+        x = prepared(features_of(task.data["train"], "pooled"), how)
+        test = prepared(features_of(task.data["test"], "pooled"), how)
         chosen, path, fit = probe(task, labels, x)
         logits = fit.logits(test)
         top, score = rank(logits, labels)
@@ -79,6 +96,7 @@ class Linear:
             details={"path": path, "chosen": chosen, **remarks(task.settings, path, chosen, fit)},
             settings={},
             seeds=[task.seed],
+            feature={**task.feature(), "norm": how},
         )
 
 
@@ -102,10 +120,11 @@ def probe(task: Task, labels: Labels, x: np.ndarray) -> tuple[float, list[dict[s
     path: list[dict[str, Any]] = []
     fits: dict[float, Fit] = {}
     if len(grid) > 1 or settings["C"] is None:
-        held = holdout(labels.train, settings["holdout"], task.seed)
-        inner = Path(x[~held], labels.train[~held], labels.trained, task.device)
+        held = holdout(labels.train, settings["holdout"], task.seed, stratified=settings["split"] == "stratified")
+        inner = Path(x[~held], labels.train[~held], labels.trained, task.device, intercept=settings["intercept"])
         held_x, held_y = x[held], labels.train[held]
-        with task.progress.stage("logistic path", len(grid), "penalties") as stage:
+        halving = settings["search"] == "halving"
+        with task.progress.stage("logistic path", None if halving else len(grid), "penalties") as stage:
 
             def note(fit: Fit) -> None:
                 accuracy = 100 * float((fit.logits(held_x).argmax(axis=1) == held_y).mean())
@@ -115,23 +134,67 @@ def probe(task: Task, labels: Labels, x: np.ndarray) -> tuple[float, list[dict[s
                 fits[fit.C] = fit
                 stage.advance()
 
-            inner.fit(grid, each=note, tol=settings["path_tol"], max_iter=settings["max_iter"])
+            limits = {"each": note, "tol": settings["path_tol"], "max_iter": settings["max_iter"]}
+            if halving:
+                _halve(inner, grid, fits, path, limits)
+            else:
+                inner.fit(grid, **limits)
+        path.sort(key=lambda point: float(point["C"]))
         best = max(point["holdout_top1"] for point in path)
         chosen = next(point["C"] for point in path if point["holdout_top1"] == best)
     else:
         chosen = grid[0]
     with task.progress.stage("logistic refit", 1, "fit") as stage:
-        whole = Path(x, labels.train, labels.trained, task.device)
+        whole = Path(x, labels.train, labels.trained, task.device, intercept=settings["intercept"])
         fit = whole.fit([chosen], tol=settings["tol"], max_iter=settings["max_iter"], start=fits.get(chosen))[0]
         stage.advance()
     return chosen, path, fit
 
 
-def holdout(y: np.ndarray, share: float, seed: int, remedy: str = "set linear.C to a number") -> np.ndarray:
-    """bool [N]: a stratified random part of about ``share``; a class keeps at least one sample to learn from."""
+def _halve(
+    inner: Path, grid: list[float], fits: dict[float, Fit], path: list[dict[str, Any]], limits: dict[str, Any]
+) -> None:
+    """CLIP's search: about seven penalties over the whole grid, then those half as far around the best, and so on."""
+    step = 2 ** max(0, int(np.log2(max(len(grid) - 1, 1) / 6)))
+    wanted = [*range(0, len(grid), step)]
+    while True:
+        for c in (grid[i] for i in wanted if 0 <= i < len(grid) and grid[i] not in fits):
+            near = min(fits, key=lambda other: abs(np.log(other / c)), default=None)
+            inner.fit([c], start=None if near is None else fits[near], **limits)
+        best = max(path, key=lambda point: (point["holdout_top1"], -point["C"]))
+        if step == 1:
+            return
+        step //= 2
+        middle = grid.index(best["C"])
+        wanted = [middle - step, middle + step]
+
+
+def prepared(x: np.ndarray, how: str) -> np.ndarray:
+    """The features as they are (``none``), of length 1 (``l2``), or so after each sample's own mean is taken off."""
+    from suites.neighbours import normalised
+
+    if how == "none":
+        return x
+    return normalised(x - x.mean(axis=1, keepdims=True) if how == "centred-l2" else x)
+
+
+def holdout(
+    y: np.ndarray, share: float, seed: int, remedy: str = "set linear.C to a number", *, stratified: bool = True
+) -> np.ndarray:
+    """bool [N]: a random part of about ``share``, of every class alike when ``stratified``.
+
+    A class keeps at least one sample to learn from.
+    """
     rng = np.random.default_rng(seed)
     held = np.zeros(len(y), dtype=bool)
     order = rng.permutation(len(y))
+    if not stratified:
+        # The last sample of a class that would be held out whole stays.
+        _, first = np.unique(y[order[::-1]], return_index=True)
+        held[order[: round(share * len(y))]] = True
+        held[order[::-1][first]] = False
+        if held.any():
+            return held
     shuffled = y[order]
     counts = np.bincount(y)
     # The n-th sample of each class in shuffled order: the first round(share * n_c) of a class are held out.

@@ -67,8 +67,10 @@ def in_units(x: Array, unit: float) -> Array:
 class Path:
     """The penalties' common ground: the rotated features, computed once."""
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, classes: int, device: str = "cpu") -> None:
-        """``x`` float32 [N, D], ``y`` int64 [N] in 0..classes-1."""
+    def __init__(
+        self, x: np.ndarray, y: np.ndarray, classes: int, device: str = "cpu", *, intercept: bool = True
+    ) -> None:
+        """``x`` float32 [N, D], ``y`` int64 [N] in 0..classes-1; without ``intercept`` all logits of x = 0 are 0."""
         self.classes = classes
         self.n = len(x)
         raw = torch.tensor(x, device=device)
@@ -76,6 +78,10 @@ class Path:
         self._unit = 2.0 ** math.floor(math.log2(float(raw.abs().max()) or 1.0))
         raw = in_units(raw, self._unit)
         self._mean = raw.mean(dim=0, dtype=torch.float64)
+        if not intercept:
+            # Nothing takes a shift up.
+            self._mean.zero_()
+        self._intercept = intercept
         centred = raw - self._mean.float()
         covariance = (centred.T @ centred).double() / self.n
         values, vectors = torch.linalg.eigh(covariance)
@@ -105,7 +111,7 @@ class Path:
         ``tol``: the largest entry of the gradient of the mean loss, in curvature units, at which a fit has converged.
         """
         w = torch.zeros(len(self._rotation), self.classes, dtype=torch.float64, device=self._x.device)
-        b = self._start.clone()
+        b = self._start.clone() if self._intercept else torch.zeros_like(self._start)
         if start is not None:
             weight = torch.from_numpy(start.weight * self._unit).to(w)
             w = self._rotation.T @ weight
@@ -141,6 +147,8 @@ class Path:
             loss, g, gb = self._mean_loss(weight.T.float().contiguous(), bias.float())
             g += penalty * weight
             value = loss + penalty / 2 * float((weight * weight).sum())
+            if not self._intercept:
+                gb.zero_()
             return value, torch.cat([(g * scale).reshape(-1), gb * bias_scale])
 
         theta = torch.cat([(w / scale).reshape(-1), b / bias_scale])

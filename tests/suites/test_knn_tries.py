@@ -1,0 +1,47 @@
+"""knn/dinov2-fewshot: each try is plain kNN on its own draw; k up to n and n itself."""
+
+import numpy as np
+import pytest
+from suitehelp import clusters, evaluate, values
+
+from suites.fewshot import drawn
+
+TRAIN, TEST = clusters(0, 300, 6), clusters(1, 90, 6)
+
+
+def test_the_mean_of_plain_searches_over_each_draw():
+    found, made = evaluate("knn", TRAIN, TEST, protocol="dinov2-fewshot", seed=5, n_per_class=[4, 12], k=[10, 20])
+    x, y = TRAIN
+    for n, asked in ((4, {4}), (12, {10, 12})):
+        mine = [m for m in found if m.settings["n_per_class"] == n]
+        assert {m.settings["k"] for m in mine} == asked
+        for k in asked:
+            runs = []
+            for seed in (5, 6, 7):
+                rows = drawn(y, np.full(6, n), seed)
+                assert set(np.bincount(y[rows])) == {n}
+                alone, _ = evaluate("knn", (x[rows], y[rows]), TEST, k=k)
+                runs.append(values(alone, "top1"))
+            (top1,) = [m for m in mine if m.metric == "top1" and m.settings["k"] == k]
+            assert top1.details["runs"] == pytest.approx(runs)
+            assert top1.value == pytest.approx(np.mean(runs))
+            assert top1.sd == pytest.approx(np.std(runs, ddof=1))
+            assert top1.seeds == [5, 6, 7]
+    (headline,) = [m for m in found if m.headline]
+    assert (headline.metric, headline.settings["n_per_class"], headline.settings["k"]) == ("top1", 12, 12)
+    assert not made.outcomes
+
+
+def test_one_try_has_the_interval_of_its_samples():
+    found, _ = evaluate("knn", TRAIN, TEST, protocol="dinov2-fewshot", n_per_class=25, tries=1)
+    assert {m.interval_method for m in found} == {"wilson"}
+    assert [m.settings["k"] for m in found if m.headline] == [20]
+    assert {m.settings["k"] for m in found} == {10, 20, 25}
+
+
+def test_classes_with_fewer_samples_are_counted():
+    x, y = TRAIN
+    keep = (y != 2) | (np.cumsum(y == 2) <= 3)
+    found, _ = evaluate("knn", (x[keep], y[keep]), TEST, protocol="dinov2-fewshot", n_per_class=[2, 5])
+    short = {m.settings["n_per_class"]: m.details.get("classes_with_fewer_samples") for m in found}
+    assert short == {2: None, 5: 1}

@@ -1,0 +1,125 @@
+"""The published logistic regressions: grids, penalties, intercepts, hold-outs, searches; means over seeds."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from suitehelp import clusters, evaluate, values
+
+from bench.errors import BenchError
+from bench.protocol import cards, get
+from suites.linear import grid_of, holdout, prepared
+from suites.logreg_path import Path
+
+TRAIN, TEST = clusters(0, 240, 5, spread=0.7), clusters(1, 120, 5, spread=0.7)
+FLAVOURS = ["kornblith", "ericsson", "clip", "dinov2-logreg", "dinov3-logreg", "msn-lowshot", "ibot-logreg-holdout"]
+
+
+@pytest.mark.parametrize("name", FLAVOURS)
+def test_every_flavour_runs_by_its_name(name):
+    found, made = evaluate("linear", TRAIN, TEST, protocol=name, max_iter=50)
+    assert made.protocol.id == f"linear/{name}@1+max_iter=50"
+    assert values(found, "top1") > 50
+    assert {m.selection for m in found} == {"none" if name == "msn-lowshot" else "holdout"}
+    assert {m.feature["norm"] for m in found} == {"centred-l2" if name == "msn-lowshot" else "none"}
+
+
+@pytest.mark.parametrize(
+    ("name", "ends", "points"),
+    [("kornblith", (1e-5, 1e6), 45), ("clip", (1e-6, 1e6), 97), ("dinov2-logreg", (1e-6, 1e5), 45),
+     ("ibot-logreg-holdout", (1, 100), 3), ("msn-lowshot", (400, 400), 1)],
+)  # fmt: skip
+def test_grids(name, ends, points):
+    grid = grid_of(get("linear", name).settings)
+    assert (grid[0], grid[-1]) == pytest.approx(ends)
+    assert len(grid) == points
+
+
+@pytest.mark.parametrize("c", [0.01, 1.0, 50.0])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_without_intercept_it_is_scikit_learns(c, classes):
+    x, y = clusters(0, 200, classes, 8)
+    x = x + 2
+    reference = LogisticRegression(C=c, fit_intercept=False, tol=1e-10, max_iter=20_000).fit(x.astype(float), y)
+    (fit,) = Path(x, y, classes, intercept=False).fit([c], tol=1e-7)
+    assert fit.converged
+    assert not fit.bias.any()
+    logits = fit.logits(x).astype(np.float64)
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    np.testing.assert_allclose(p / p.sum(1, keepdims=True), reference.predict_proba(x.astype(float)), atol=2e-3)
+
+
+def test_msn_is_the_formula():
+    """lambda = 0.0025 / N in mean-loss form, features centred and scaled sample by sample, no intercept."""
+    found, made = evaluate("linear", TRAIN, TEST, protocol="msn-lowshot")
+
+    def ready(x):
+        x = x.astype(np.float64)
+        x = x - x.mean(axis=1, keepdims=True)
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    np.testing.assert_allclose(prepared(TRAIN[0], "centred-l2"), ready(TRAIN[0]), atol=1e-6)
+    n, penalty = len(TRAIN[0]), 0.0025 / len(TRAIN[0])
+    reference = LogisticRegression(C=1 / (penalty * n), fit_intercept=False, tol=1e-9, max_iter=20_000)
+    reference.fit(ready(TRAIN[0]), TRAIN[1])
+    predicted = reference.predict(ready(TEST[0]))
+    assert (made.outcomes[0].arrays["prediction"] != predicted).mean() < 0.02
+    assert values(found, "top1") == pytest.approx(100 * (predicted == TEST[1]).mean(), abs=1.7)
+
+
+def test_halving_ends_at_a_peak_of_the_grid_with_few_fits():
+    found, _ = evaluate("linear", TRAIN, TEST, protocol="clip", tol=1e-4)
+    whole, _ = evaluate("linear", TRAIN, TEST, protocol="clip", tol=1e-4, search="path")
+    path, full = found[0].details["path"], whole[0].details["path"]
+    assert len(full) == 97
+    assert 7 < len(path) <= 15
+    assert [p["C"] for p in path] == sorted(p["C"] for p in path)
+    assert {p["C"] for p in path} <= {p["C"] for p in full}
+    seeds = [full[i]["C"] for i in range(0, 97, 16)]
+    assert set(seeds) <= {p["C"] for p in path}
+    at = [p["C"] for p in full].index(found[0].details["chosen"])
+    tried = {p["C"]: p["holdout_top1"] for p in path}
+    assert all(full[i]["C"] in tried for i in (at - 1, at + 1) if 0 <= i < 97), "it ends with the closest neighbours"
+    assert tried[found[0].details["chosen"]] == max(tried.values())
+
+
+def test_a_random_hold_out_takes_its_share_whatever_the_classes():
+    y = np.random.default_rng(0).permutation(np.repeat(np.arange(40), 10))
+    random, even = holdout(y, 0.2, 0, stratified=False), holdout(y, 0.2, 0)
+    assert abs(int(random.sum()) - 80) <= 2
+    assert set(np.bincount(y[even], minlength=40)) == {2}
+    assert len(set(np.bincount(y[random], minlength=40))) > 2
+    lonely = np.array([0] * 50 + [1])
+    assert not any(holdout(lonely, 0.5, seed, stratified=False)[50] for seed in range(8))
+
+
+def test_seeds_are_the_runs_one_by_one():
+    options = {"points": 6, "tol": 1e-3}
+    runs = [evaluate("linear", TRAIN, TEST, seed=3 + s, **options)[0] for s in range(4)]
+    found, made = evaluate("linear", TRAIN, TEST, seed=3, seeds=4, **options)
+    assert made.protocol.id.endswith("+seeds=4+tol=0.001")
+    assert not made.outcomes
+    for i, m in enumerate(found):
+        alone = [run[i].value for run in runs]
+        assert m.details["runs"] == alone
+        assert m.value == pytest.approx(np.mean(alone))
+        assert m.sd == pytest.approx(np.std(alone, ddof=1))
+        assert m.seeds == [3, 4, 5, 6]
+        assert m.interval_method == "t-over-seeds"
+        assert m.interval[0] <= m.value <= m.interval[1]
+    assert sum(m.headline for m in found) == 1
+    with pytest.raises(BenchError, match=r"with linear\.C fixed every run is the same"):
+        evaluate("linear", TRAIN, TEST, C=1, seeds=2)
+
+
+def test_seeds_of_an_sgd_recipe_differ_in_their_draws():
+    found, _ = evaluate("linear", TRAIN, TEST, protocol="moco-cached", iterations=15, batch=32, seeds=3)
+    assert len(set(found[0].details["runs"])) > 1
+    assert found[0].sd > 0
+
+
+def test_every_logistic_card_says_where_it_is_from():
+    for card in cards().values():
+        if card.suite == "linear":
+            assert card.source
+            assert card.verified or card.unverified
+            assert card.settings["seeds"] == 1
