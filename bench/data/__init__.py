@@ -26,4 +26,9 @@ TABLE = {
     "cars": Entry("bench.data.named:open_cars", "$BENCH_DATA/cars, the published archive"),
     "eurosat": Entry("bench.data.named:open_eurosat", "$BENCH_DATA/eurosat, the published archive"),
     "gtsrb": Entry("bench.data.named:open_gtsrb", "$BENCH_DATA/gtsrb, the published archive"),
+    "coco": Entry("bench.data.coco:open_coco", "boxes and masks in COCO's JSON; alone: $BENCH_DATA/coco"),
+    "voc": Entry("bench.data.voc:open_voc", "boxes: a year folder of a VOCdevkit"),
+    "voc07": Entry("bench.data.voc:open_voc07", "$BENCH_DATA/voc07: trainval of 2007 and 2012, test of 2007"),
+    "segfolder": Entry("bench.data.segfolder:open_segfolder", "images/<split>/ and masks/<split>/ of class numbers"),
+    "ade20k": Entry("bench.data.segfolder:open_ade20k", "ADE20K as published; alone: $BENCH_DATA/ade20k"),
 }

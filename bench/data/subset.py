@@ -13,6 +13,8 @@ from bench.dataset import Dataset
 if TYPE_CHECKING:
     from PIL import Image
 
+    from bench.data.instances import Instances
+
 
 class Subset:
     """The samples ``indices`` (ascending) of ``dataset``."""
@@ -46,3 +48,17 @@ class Subset:
 
     def image(self, index: int) -> Image.Image:
         return self._dataset.image(int(self._indices[index]))
+
+    def instances(self, index: int) -> Instances:
+        """The annotated objects, of a detection set."""
+        found: Instances = self._dataset.instances(int(self._indices[index]))  # type: ignore[attr-defined]
+        return found
+
+    def image_id(self, index: int) -> int:
+        """The number that detections are stored under, of a detection set."""
+        return int(self._dataset.image_id(int(self._indices[index])))  # type: ignore[attr-defined]
+
+    def mask(self, index: int) -> np.ndarray:
+        """The class numbers, of a segmentation set."""
+        found: np.ndarray = self._dataset.mask(int(self._indices[index]))  # type: ignore[attr-defined]
+        return found

@@ -1,0 +1,1 @@
+"""Semantic segmentation: overlap metrics and their intervals, heads over a backbone, windows, and their training."""
