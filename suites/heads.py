@@ -24,9 +24,15 @@ class Recipe:
     batch: int
     momentum: float = 0.9
     nesterov: bool = False
-    weight_decay: float = 0.0
+    weight_decay: float | tuple[float, ...] = 0.0
+    """One for all heads, or one a head."""
+    optimiser: str = "sgd"
+    """``sgd``, or ``adamw`` (betas 0.9 and 0.999, decoupled decay; ``momentum`` and ``nesterov`` then mean nothing)."""
     schedule: str = "cosine"
-    """``cosine`` to 0 by iteration; ``steps``: times 0.1 at each share of ``milestones``."""
+    """``cosine`` to 0 by iteration, ``cosine-epoch`` to 0 by whole epochs; ``steps``: times 0.1 at each share of
+    ``milestones``."""
+    epochs: float = 1.0
+    """Epochs that the iterations make up: what ``cosine-epoch`` counts."""
     milestones: tuple[float, ...] = ()
     warmup: int = 0
     """Iterations of linear warm-up, before the cosine."""
@@ -41,6 +47,9 @@ class Recipe:
         done = (step - self.warmup) / max(self.iterations - self.warmup, 1)
         if self.schedule == "steps":
             return float(0.1 ** sum(done >= share for share in self.milestones))
+        if self.schedule == "cosine-epoch":
+            # The published loops step their scheduler once an epoch: the rate stands still within one.
+            done = math.floor(done * self.epochs + 1e-9) / self.epochs
         return 0.5 * (1 + math.cos(math.pi * done))
 
 
@@ -61,13 +70,86 @@ class Heads:
         return out
 
 
-def lars_update(weight: Tensor, gradient: Tensor, weight_decay: float, trust: float = 0.001) -> Tensor:
+def lars_update(weight: Tensor, gradient: Tensor, weight_decay: Tensor | float, trust: float = 0.001) -> Tensor:
     """The gradient [H, K, D] after weight decay, each head times trust |w| / |g| (1 where either is 0): MAE's LARS."""
     gradient = gradient + weight_decay * weight
     w = weight.flatten(1).norm(dim=1)
     g = gradient.flatten(1).norm(dim=1)
     ratio = torch.where((w > 0) & (g > 0), trust * w / g.clamp_min(1e-38), torch.ones_like(w))
     return gradient * ratio[:, None, None]
+
+
+class Group:
+    """Heads that read one feature, float32 [H, K, D], and how they advance."""
+
+    def __init__(self, weight: Tensor, recipe: Recipe) -> None:
+        """``weight`` float32 [K, D]: where every head begins."""
+        device, h = weight.device, len(recipe.rates)
+        classes, d = weight.shape
+        self.recipe = recipe
+        self.rates = torch.tensor(recipe.rates, device=device)
+        decay = recipe.weight_decay if isinstance(recipe.weight_decay, tuple) else (recipe.weight_decay,) * h
+        self.decays = torch.tensor(decay, dtype=torch.float32, device=device)
+        self.decaying = any(decay)
+        self.weight = weight.repeat(h, 1, 1)
+        self.bias = torch.zeros(h, classes, device=device)
+        self.moments = [(torch.zeros_like(self.weight), torch.zeros_like(self.bias))]
+        if recipe.optimiser == "adamw":
+            self.moments.append((torch.zeros_like(self.weight), torch.zeros_like(self.bias)))
+        self.mean, self.variance = torch.zeros(d, device=device), torch.ones(d, device=device)
+        self.columns = torch.arange(recipe.batch, device=device)
+        self.step = 0
+
+    def advance(self, z: Tensor, targets: Tensor) -> None:
+        """One step of all heads on the features ``z`` float32 [B, D] of samples of classes ``targets`` int64 [B]."""
+        recipe = self.recipe
+        h, classes, d = self.weight.shape
+        if recipe.batchnorm:
+            var, mu = torch.var_mean(z, dim=0, correction=0)
+            z = (z - mu) / torch.sqrt(var + 1e-6)
+            unbiased = var * (len(z) / max(len(z) - 1, 1))
+            self.mean, self.variance = 0.9 * self.mean + 0.1 * mu, 0.9 * self.variance + 0.1 * unbiased
+        # One product for all heads: [H K, D] x [D, B]. Samples innermost: softmax is then fast for few classes too.
+        logits = torch.addmm(self.bias.view(-1, 1), self.weight.flatten(0, 1), z.T).view(h, classes, len(z))
+        slope = torch.softmax(logits, dim=1)
+        slope[:, targets, self.columns] -= 1
+        slope /= len(z)
+        grad_w = (slope.flatten(0, 1) @ z).view(h, classes, d)
+        grad_b = slope.sum(dim=2)
+        now = self.rates * recipe.factor(self.step)
+        self.step += 1
+        if recipe.optimiser == "adamw":
+            self._adamw(now, (grad_w, grad_b))
+            return
+        if recipe.lars:
+            grad_w = lars_update(self.weight, grad_w, self.decays[:, None, None])
+        elif self.decaying:
+            grad_w = grad_w + self.decays[:, None, None] * self.weight
+            grad_b = grad_b + self.decays[:, None] * self.bias
+        for value, speed, grad in zip((self.weight, self.bias), self.moments[0], (grad_w, grad_b), strict=True):
+            speed.mul_(recipe.momentum).add_(grad)
+            moved = grad + recipe.momentum * speed if recipe.nesterov else speed
+            value.sub_(_each(now, value) * moved)
+
+    def _adamw(self, now: Tensor, grads: tuple[Tensor, Tensor]) -> None:
+        """Loshchilov & Hutter 2019, as torch.optim.AdamW has it (epsilon 1e-8)."""
+        for value, first, second, grad in zip((self.weight, self.bias), *self.moments, grads, strict=True):
+            value.mul_(1 - _each(now * self.decays, value))
+            first.mul_(0.9).add_(grad, alpha=0.1)
+            second.mul_(0.999).addcmul_(grad, grad, value=0.001)
+            spread = (second / (1 - 0.999**self.step)).sqrt_().add_(1e-8)
+            value.sub_(_each(now / (1 - 0.9**self.step), value) * first / spread)
+
+    def heads(self) -> Heads:
+        """The heads as they are now."""
+        seen = self.recipe.batchnorm
+        scale = 1 / torch.sqrt(self.variance + 1e-6) if seen else torch.ones_like(self.variance)
+        return Heads(self.weight, self.bias, self.mean, scale)
+
+
+def _each(by_head: Tensor, value: Tensor) -> Tensor:
+    """One number a head, shaped to meet ``value`` [H, ...]."""
+    return by_head.view(-1, *[1] * (value.dim() - 1))
 
 
 def learn(
@@ -87,45 +169,16 @@ def learn(
     generator = torch.Generator().manual_seed(seed)
     features, targets = torch.tensor(x, device=device), torch.from_numpy(y).to(device)
     n, d = features.shape
-    h = len(recipe.rates)
-    rates = torch.tensor(recipe.rates, device=device)
-    weight = (torch.randn(classes, d, generator=generator) * 0.01).to(device).repeat(h, 1, 1)
-    bias = torch.zeros(h, classes, device=device)
-    speed_w, speed_b = torch.zeros_like(weight), torch.zeros_like(bias)
-    mean, variance = torch.zeros(d, device=device), torch.ones(d, device=device)
+    group = Group((torch.randn(classes, d, generator=generator) * 0.01).to(device), recipe)
     order = torch.empty(0, dtype=torch.int64)
-    columns = torch.arange(recipe.batch, device=device)
-    for step in range(recipe.iterations):
+    for _ in range(recipe.iterations):
         while len(order) < recipe.batch:
             order = torch.cat([order, torch.randperm(n, generator=generator)])
         rows, order = order[: recipe.batch].to(device), order[recipe.batch :]
-        z = features[rows]
-        if recipe.batchnorm:
-            var, mu = torch.var_mean(z, dim=0, correction=0)
-            z = (z - mu) / torch.sqrt(var + 1e-6)
-            unbiased = var * (len(rows) / max(len(rows) - 1, 1))
-            mean, variance = 0.9 * mean + 0.1 * mu, 0.9 * variance + 0.1 * unbiased
-        # One product for all heads: [H K, D] x [D, B]. Samples innermost: softmax is then fast for few classes too.
-        logits = torch.addmm(bias.view(-1, 1), weight.flatten(0, 1), z.T).view(h, classes, len(rows))
-        slope = torch.softmax(logits, dim=1)
-        slope[:, targets[rows], columns] -= 1
-        slope /= len(rows)
-        grad_w = (slope.flatten(0, 1) @ z).view(h, classes, d)
-        grad_b = slope.sum(dim=2)
-        if recipe.lars:
-            grad_w = lars_update(weight, grad_w, recipe.weight_decay)
-        elif recipe.weight_decay:
-            grad_w = grad_w + recipe.weight_decay * weight
-            grad_b = grad_b + recipe.weight_decay * bias
-        now = rates * recipe.factor(step)
-        for value, speed, grad in ((weight, speed_w, grad_w), (bias, speed_b, grad_b)):
-            speed.mul_(recipe.momentum).add_(grad)
-            moved = grad + recipe.momentum * speed if recipe.nesterov else speed
-            value.sub_(now.view(-1, *[1] * (value.dim() - 1)) * moved)
+        group.advance(features[rows], targets[rows])
         if advance is not None:
             advance()
-    scale = 1 / torch.sqrt(variance + 1e-6) if recipe.batchnorm else torch.ones(d, device=device)
-    return Heads(weight, bias, mean, scale)
+    return group.heads()
 
 
 def scaled(rates: Sequence[float], batch: int, absolute: bool) -> tuple[float, ...]:

@@ -46,21 +46,25 @@ class Linear:
         "epochs": positive(1e6),
         "iterations": count(0),
         "momentum": Allowed(least=0, below=1),
-        "weight_decay": Allowed(least=0, most=1e6),
-        "schedule": words("cosine", "steps"),
+        "weight_decay": Allowed(least=0, most=1e6, a_set=True),
+        "features": Allowed(once=True),
+        "optimiser": words("sgd", "adamw"),
+        "schedule": words("cosine", "cosine-epoch", "steps"),
+        "milestones": SHARE,
         "warmup": Allowed(least=0, most=1e6),
-        "select": words("holdout", "last"),
+        "select": words("holdout", "last", "best_on_test"),
     }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         if "rates" in protocol.settings:
-            from suites.sgd_probe import recipe_of
+            from suites import choices, sgd_probe
 
-            recipe_of(protocol.settings, 1)
-        else:
-            grid_of(protocol.settings)
-            if protocol.settings["seeds"] > 1 and protocol.settings["C"] is not None:
-                raise BenchError("linear.seeds changes the hold-out alone: with linear.C fixed every run is the same")
+            wanted = choices.resolved(protocol.settings["features"], card)
+            sgd_probe.grid_of(protocol.settings, wanted)
+            return Needs(choices.names_in(wanted))
+        grid_of(protocol.settings)
+        if protocol.settings["seeds"] > 1 and protocol.settings["C"] is not None:
+            raise BenchError("linear.seeds changes the hold-out alone: with linear.C fixed every run is the same")
         return Needs()
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:

@@ -33,8 +33,8 @@ def over_runs(runs: Sequence[Sequence[Measurement]], seeds: Sequence[int], metho
             update={
                 "value": mean,
                 "sd": sd,
-                "interval": interval,
-                "interval_method": method,
+                # Runs that chose on test have no interval, and neither has their mean.
+                **({"interval": interval, "interval_method": method} if same[0].interval is not None else {}),
                 "seeds": list(seeds),
                 "details": {**same[0].details, "runs": values},
             }

@@ -1,16 +1,18 @@
-"""The published SGD linear probes on stored features: a grid of learning rates, one run of all heads."""
+"""The published SGD linear probes on stored features: a grid of rates, decays and features, all heads of one run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.errors import BenchError
 from bench.suite import engine_of
-from suites.classification import accuracies, features_of, labels_of
+from suites.choices import built, described, resolved
+from suites.classification import Labels, accuracies, labels_of
 from suites.heads import Recipe, learn, scaled
 from suites.linear import holdout, rank
 
@@ -18,55 +20,124 @@ if TYPE_CHECKING:
     from bench.record import Measurement
     from bench.suite import Task
 
+ON_TEST = "the best of {heads} heads by the very test split that it reports: no interval covers that choice"
 
-def recipe_of(settings: dict[str, Any], n: int, rates: tuple[float, ...] | None = None) -> Recipe:
-    """The recipe for ``n`` training samples: total batch and samples seen are the card's. Refuses what cannot run."""
-    if settings["select"] == "last" and len(settings["rates"]) > 1:
-        raise BenchError("linear.select=last chooses nothing: give one learning rate with it (linear.rates)")
+
+@dataclass(frozen=True)
+class Head:
+    """One point of the grid; the rate is that of the total batch."""
+
+    feature: str
+    rate: float
+    decay: float
+
+    def described(self) -> dict[str, Any]:
+        return {"feature": self.feature, "rate": self.rate, "weight_decay": self.decay}
+
+
+def grid_of(settings: dict[str, Any], features: Sequence[str]) -> list[Head]:
+    """Every head of the card, feature by feature. Refuses ``last`` with a choice to make."""
+    rates = scaled(settings["rates"], settings["batch"], settings["absolute"])
+    grid = [Head(f, rate, float(decay)) for f in features for decay in settings["weight_decay"] for rate in rates]
+    if settings["select"] == "last" and len(grid) > 1:
+        raise BenchError(
+            "linear.select=last chooses nothing: give one learning rate, weight decay and feature with it "
+            "(linear.rates, linear.weight_decay, linear.features)"
+        )
+    return grid
+
+
+def recipe_of(settings: dict[str, Any], n: int, heads: Sequence[Head]) -> Recipe:
+    """The recipe of ``heads`` for ``n`` training samples: total batch and samples seen are the card's."""
     per_epoch = n / settings["batch"]
     iterations = settings["iterations"] or math.ceil(settings["epochs"] * per_epoch)
     return Recipe(
-        rates=rates or scaled(settings["rates"], settings["batch"], settings["absolute"]),
+        rates=tuple(head.rate for head in heads), weight_decay=tuple(head.decay for head in heads),
         iterations=iterations, batch=settings["batch"], momentum=settings["momentum"], nesterov=settings["nesterov"],
-        weight_decay=settings["weight_decay"], schedule=settings["schedule"], milestones=(0.6, 0.8),
-        warmup=round(settings["warmup"] * per_epoch), lars=settings["lars"], batchnorm=settings["batchnorm"],
+        optimiser=settings["optimiser"], schedule=settings["schedule"], epochs=settings["epochs"],
+        milestones=tuple(settings["milestones"]), warmup=round(settings["warmup"] * per_epoch), lars=settings["lars"],
+        batchnorm=settings["batchnorm"],
     )  # fmt: skip
 
 
 def evaluate(task: Task) -> Iterator[Measurement]:
-    """Choose the learning rate on a hold-out (one rate: nothing to choose), learn again on all of train, report."""
+    """Choose among the heads (one: nothing to choose), report the chosen one learnt on all of train."""
     settings = task.settings
     labels = labels_of(task)
-    x = features_of(task.data["train"], "pooled")
-    recipe = recipe_of(settings, len(x))
+    features = resolved(settings["features"], task.card)
+    grid = grid_of(settings, features)
     path: list[dict[str, Any]] = []
-    chosen = 0
-    if len(recipe.rates) > 1:
+    selection = settings["select"] if len(grid) > 1 else "last"
+    chosen, logits = grid[0], None
+    if selection == "holdout":
         held = holdout(labels.train, settings["holdout"], task.seed, remedy="give linear.rates one value")
-        inner = recipe_of(settings, int((~held).sum()))
-        with task.progress.stage("SGD heads", inner.iterations, "steps") as stage:
-            heads = learn(x[~held], labels.train[~held], labels.trained, inner, task.seed, task.device, stage.advance)
-        for head, rate in enumerate(recipe.rates):
-            logits = heads.logits(x[held], head)
-            if not np.isfinite(logits).all():
-                # Its weights grew beyond float32: it has no accuracy, and cannot be chosen.
-                path.append({"rate": rate, "diverged": True})
-                continue
-            hits = logits.argmax(axis=1) == labels.train[held]
-            path.append({"rate": rate, "holdout_top1": 100 * float(hits.mean())})
-        chosen = max(range(len(path)), key=lambda head: path[head].get("holdout_top1", -1.0))
-    final = recipe_of(settings, len(x), (recipe.rates[chosen],))
-    with task.progress.stage("SGD refit", final.iterations, "steps") as stage:
-        heads = learn(x, labels.train, labels.trained, final, task.seed, task.device, stage.advance)
-    logits = heads.logits(features_of(task.data["test"], "pooled"), 0)
+        for head, found in _learnt(task, labels, grid, task.seed, held):
+            path.append(_point(head, found, labels.train[held], "holdout_top1"))
+        chosen = grid[_best(path, "holdout_top1")]
+    elif selection == "best_on_test":
+        for head, found in _learnt(task, labels, grid, task.seed):
+            path.append(_point(head, found, labels.test, "test_top1"))
+            # Of all the heads' answers only the best one's are kept.
+            if _best(path, "test_top1") == len(path) - 1:
+                chosen, logits = head, found
+    if logits is None:
+        logits = next(_learnt(task, labels, [chosen], task.seed))[1]
     if not np.isfinite(logits).all():
         raise BenchError(
-            f"the linear probe diverged at a learning rate of {final.rates[0]:g} on these features: set linear.rates "
+            f"the linear probe diverged at a learning rate of {chosen.rate:g} on these features: set linear.rates "
             f"lower or divide the features by a constant"
         )
     top, score = rank(logits, labels)
-    yield from accuracies(
-        task, labels, top, score, engine=engine_of("torch", "bench-sgd+torch"), outcome=f"lr{final.rates[0]:g}",
-        headline=True, selection="holdout" if path else "last", seeds=[task.seed],
-        details={"path": path, "chosen": final.rates[0], "iterations": final.iterations, "batch": final.batch},
-    )  # fmt: skip
+    final = recipe_of(settings, len(labels.train), [chosen])
+    details: dict[str, Any] = {
+        "path": path, "chosen": chosen.rate, "head": chosen.described(), "iterations": final.iterations,
+        "batch": final.batch,
+    }  # fmt: skip
+    if asked := [choice for choice in settings["features"] if choice not in features]:
+        details["not_of_this_model"] = {"features": asked, "instead": "its pooled feature"}
+    for measurement in accuracies(
+        task, labels, top, score, engine=engine_of("torch", "bench-sgd+torch"), outcome=f"lr{chosen.rate:g}",
+        headline=True, selection=selection, seeds=[task.seed], feature=described(chosen.feature, task.card),
+        details=details,
+    ):  # fmt: skip
+        if selection == "best_on_test":
+            note = ON_TEST.format(heads=len(grid))
+            yield measurement.model_copy(update={"interval": None, "interval_method": None, "interval_note": note})
+        else:
+            yield measurement
+
+
+def _learnt(
+    task: Task, labels: Labels, grid: Sequence[Head], seed: int, held: np.ndarray | None = None
+) -> Iterator[tuple[Head, np.ndarray]]:
+    """(head, its logits float32 [N, K]) of heads learnt together on train; N are the test samples.
+
+    With ``held`` (bool [N_train]) they are learnt on the other samples of train and answer on these.
+    """
+    y = labels.train if held is None else labels.train[~held]
+    groups: dict[str, list[Head]] = {}
+    for head in grid:
+        groups.setdefault(head.feature, []).append(head)
+    steps = recipe_of(task.settings, len(y), grid).iterations * len(groups)
+    with task.progress.stage("SGD heads", steps, "steps") as stage:
+        for feature, members in groups.items():
+            x = built(task.data["train"], feature)
+            seen = x[held] if held is not None else built(task.data["test"], feature)
+            recipe = recipe_of(task.settings, len(y), members)
+            heads = learn(
+                x if held is None else x[~held], y, labels.trained, recipe, seed, task.device, stage.advance
+            )  # fmt: skip
+            for index, head in enumerate(members):
+                yield head, heads.logits(seen, index)
+
+
+def _point(head: Head, logits: np.ndarray, y: np.ndarray, name: str) -> dict[str, Any]:
+    """A head's place in the swept path. One that diverged has no accuracy and cannot be chosen."""
+    if not np.isfinite(logits).all():
+        return {**head.described(), "diverged": True}
+    return {**head.described(), name: 100 * float((logits.argmax(axis=1) == y).mean())}
+
+
+def _best(path: Sequence[dict[str, Any]], name: str) -> int:
+    """The first of the most accurate."""
+    return max(range(len(path)), key=lambda i: path[i].get(name, -1.0))

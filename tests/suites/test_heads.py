@@ -23,6 +23,8 @@ def alone(recipe, rate, seed):
     sgd = torch.optim.SGD(
         layer.parameters(), lr=rate, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=wd
     )
+    if recipe.optimiser == "adamw":
+        sgd = torch.optim.AdamW(layer.parameters(), lr=rate, weight_decay=recipe.weight_decay)
     order = torch.empty(0, dtype=torch.int64)
     for step in range(recipe.iterations):
         while len(order) < recipe.batch:
@@ -48,8 +50,10 @@ def alone(recipe, rate, seed):
         {"nesterov": True, "weight_decay": 1e-2},
         {"schedule": "steps", "milestones": (0.6, 0.8)},
         {"lars": True, "batchnorm": True, "weight_decay": 1e-3, "warmup": 5},
+        {"optimiser": "adamw", "weight_decay": 0.1},
+        {"schedule": "cosine-epoch", "epochs": 5.0},
     ],
-    ids=["sgd", "nesterov and decay", "steps", "mae"],
+    ids=["sgd", "nesterov and decay", "steps", "mae", "adamw", "by epoch"],
 )
 def test_each_head_is_the_loop_run_alone(more):
     recipe = Recipe(rates=(0.01, 0.1, 1.0), iterations=25, batch=32, **more)
@@ -73,6 +77,32 @@ def test_schedules():
     assert cosine.factor(109) < 1e-3
     steps = Recipe((1.0,), iterations=100, batch=1, schedule="steps", milestones=(0.6, 0.8))
     assert [steps.factor(s) for s in (59, 60, 79, 80)] == pytest.approx([1, 0.1, 0.1, 0.01])
+
+
+def test_a_rate_that_falls_by_epoch_stands_still_within_one():
+    # torch's CosineAnnealingLR, stepped once an epoch, over 4 epochs of 5 iterations.
+    weight = torch.nn.Parameter(torch.zeros(1))
+    sgd = torch.optim.SGD([weight], lr=1.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, 4)
+    wanted = []
+    for _ in range(4):
+        wanted += [sgd.param_groups[0]["lr"]] * 5
+        sgd.step()
+        schedule.step()
+    ours = Recipe((1.0,), iterations=20, batch=1, schedule="cosine-epoch", epochs=4.0)
+    assert [ours.factor(s) for s in range(20)] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("more", [{}, {"lars": True}, {"optimiser": "adamw"}], ids=["sgd", "lars", "adamw"])
+def test_every_head_has_its_own_decay(more):
+    # LARS steps by a thousandth of the weight's length: it needs a rate to go anywhere.
+    rate = 50.0 if more.get("lars") else 0.1
+    grid = Recipe((rate,) * 3, iterations=15, batch=32, weight_decay=(0.0, 0.01, 0.5), **more)
+    together = learn(X, Y, 5, grid, seed=4)
+    for head, decay in enumerate(grid.weight_decay):
+        one = learn(X, Y, 5, Recipe((rate,), iterations=15, batch=32, weight_decay=decay, **more), seed=4)
+        np.testing.assert_allclose(together.logits(X, head), one.logits(X, 0), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(together.logits(X, 0), together.logits(X, 2), atol=1e-4)
 
 
 def test_the_same_seed_gives_the_same_bits():
