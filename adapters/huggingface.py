@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from adapters.layouts import Layout
 from bench.card import Interpolation, Transform
 from bench.errors import BenchError
@@ -24,7 +26,8 @@ def refined(layout: Layout, folder: Path) -> Layout:
     if not folder.is_dir():
         return layout
     config = _json(folder / "config.json")
-    config = config.get("vision_config") or config
+    if isinstance(vision := config.get("vision_config"), dict):
+        config = vision
     stated: dict[str, Any] = {}
     if isinstance(config.get("layer_norm_eps"), float):
         head = "convnext" in str(config.get("model_type"))
@@ -36,7 +39,13 @@ def refined(layout: Layout, folder: Path) -> Layout:
         return {**own(architecture), **stated} if architecture.startswith(("vit", "beit", "convnext", "deit")) else {}
 
     refinement: dict[str, Any] = {"arguments": arguments}
-    if (transform := _transform(_json(folder / "preprocessor_config.json"))) is not None:
+    stating = folder / "preprocessor_config.json"
+    try:
+        transform = _transform(_json(stating))
+    except (ValueError, TypeError, OverflowError) as error:
+        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise BenchError(f"{stating} states an input transform that cannot be: {first}") from None
+    if transform is not None:
         refinement["transform"] = transform
     if layout.name == "Hugging Face CLIP" and isinstance(config.get("hidden_act"), str):
         plain, quick = r"vit_.*_clip_\d+", r"vit_.*_clip_quickgelu_\d+"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +110,7 @@ def run(
     request = Request.of(
         model=_spec(model, "model"),
         teacher=None if teacher is None else _spec(teacher, "teacher"),
-        suites=list(dict.fromkeys([suites] if isinstance(suites, str) else suites)),
+        suites=[suites] if isinstance(suites, str) else list(suites),
         data=data,
         **asked,
         protocols=dict(protocols or {}),
@@ -134,6 +135,14 @@ def _spec(model: Any, argument: str) -> str:
         what = "a bare torch module: bench.wrap(module) makes a model of it" if _is_module(model) else f"{model!r:.80}"
         raise BenchError(f"{argument} is a SPEC, or what bench.load or bench.wrap gave, not {what}")
     return spec
+
+
+def _whole(name: str, value: Any, least: int) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise BenchError(f"{name} is a whole number of at least {least}, not {value!r:.80}")
+    return int(value)
 
 
 def _is_module(model: Any) -> bool:
@@ -194,10 +203,12 @@ def carry_out(
     from bench.progress import Progress
 
     cards = request.cards()  # The cheap refusals come before torch is imported.
-    for name, value, least in (("batch", batch, 1), ("workers", workers, 0)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-            raise BenchError(f"{name} is a whole number of at least {least}, not {value!r}")
+    batch, workers = _whole("batch", batch, 1), _whole("workers", workers, 0)
+    if progress is not None and not isinstance(progress, Progress):
+        raise BenchError(f"progress is a bench.progress.Progress, not a {type(progress).__name__}")
     if runs is not None:
+        if not isinstance(runs, str | Path) or not str(runs).strip() or "\0" in str(runs):
+            raise BenchError(f"runs is the path of a folder, not {runs!r:.80}")
         check_writable(at_home(runs))
 
     from bench.engine import Engine

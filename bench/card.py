@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from bench.text import printable
 
@@ -16,6 +16,10 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lan
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+Pixels = Annotated[int, Field(ge=1, le=16384)]
+Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Transform(BaseModel):
@@ -28,11 +32,11 @@ class Transform(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["image"] = "image"
-    resize: int | tuple[int, int] | None = 256
-    crop: int | tuple[int, int] | None = 224
+    resize: Pixels | tuple[Pixels, Pixels] | None = 256
+    crop: Pixels | tuple[Pixels, Pixels] | None = 224
     interpolation: Interpolation = "bicubic"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] = IMAGENET_MEAN
+    std: tuple[Scale, Scale, Scale] = IMAGENET_STD
     custom: str | None = None
     """A user's own callable that stands in place of all this; its text, for records cannot hold a function."""
 
@@ -106,7 +110,7 @@ class Card(BaseModel):
     notes: list[Printable] = Field(default_factory=list)
     step: int | None = None
     """Training step of a live module."""
-    epoch: float | None = None
+    epoch: FiniteFloat | None = None
     """Training epoch of a live module."""
 
 

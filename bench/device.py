@@ -16,11 +16,12 @@ Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose(spec: str = "auto") -> torch.device:
+def choose(spec: str | torch.device = "auto") -> torch.device:
     """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:1`` names; a device that is not here is refused.
 
     ``auto`` is the first GPU where there is one, else the CPU.
     """
+    spec = str(spec)  # a torch.device says the same
     if spec == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     if spec == "cpu":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bench.backbone import Backbone, weight_digest
 from bench.callables import name_of
 from bench.card import Card, Transform
+from bench.device import is_out_of_memory
 from bench.errors import BenchError
 
 Pooled = Callable[[Any], Tensor]
@@ -44,6 +45,8 @@ def wrap(
     """
     if not isinstance(module, nn.Module):
         raise BenchError(f"wrap takes a torch module, not a {type(module).__name__}")
+    if isinstance(module, Backbone):
+        raise BenchError("wrap takes a torch module, and this is a model already: give it to bench.run as it is")
     inner = module
     while isinstance(inner, nn.parallel.DistributedDataParallel | nn.DataParallel):
         # Their forward talks to the other ranks, who may be busy elsewhere.
@@ -57,11 +60,8 @@ def wrap(
         try:
             described = Transform.model_validate(transform)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise BenchError(
-                f"wrap: transform.{'.'.join(map(str, first['loc']))}: {first['msg']} (the fields are "
-                f"{', '.join(Transform.model_fields)})"
-            ) from None
+            fields = f" (the fields are {', '.join(Transform.model_fields)})"
+            raise BenchError(f"wrap: transform.{_fault(error)}{fields}") from None
     elif callable(transform):
         preprocess = transform
         described = Transform(
@@ -77,7 +77,27 @@ def wrap(
         raise BenchError(f"wrap: the module {type(inner).__name__} has no method '{pooled}' to take features from")
     if any(tensor.is_meta for tensor in (*inner.parameters(), *inner.buffers())):
         raise BenchError(f"wrap: the module {type(inner).__name__} is on the meta device: it has shapes and no weights")
-    return LiveBackbone(inner, described, preprocess, pooled, name or type(inner).__name__, step, epoch)
+    if any(nn.parameter.is_lazy(tensor) for tensor in (*inner.parameters(), *inner.buffers())):
+        raise BenchError(f"wrap: the module {type(inner).__name__} has lazy parts without weights yet: forward it once")
+    try:
+        return LiveBackbone(inner, described, preprocess, pooled, name or type(inner).__name__, step, epoch)
+    except ValidationError as error:
+        raise BenchError(f"wrap: {_fault(error)}") from None
+
+
+def _is_dense(value: Any) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+
+
+def _fault(error: ValidationError) -> str:
+    """The first fault: field and reason."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _told(error: Exception) -> str:
+    """What other people's code died of, on one line."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]:.300}"
 
 
 class LiveBackbone(Backbone):
@@ -129,8 +149,12 @@ class LiveBackbone(Backbone):
     def preprocess(self, image: Any) -> Tensor:
         if self._preprocess is None:
             return super().preprocess(image)
-        made = self._preprocess(image)
-        if not isinstance(made, Tensor) or made.ndim < 3 or not made.is_floating_point():
+        try:
+            made = self._preprocess(image)
+        except Exception as error:
+            custom = self.card.transform.custom if self.card.transform else ""
+            raise BenchError(f"wrap: the transform {custom} failed: {_told(error)}") from error
+        if not _is_dense(made) or made.ndim < 3 or not made.numel() or not made.is_floating_point():
             what = f"{made.dtype} {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
             raise BenchError(
                 f"wrap: the transform {self.card.transform.custom if self.card.transform else ''} gave {what}, "
@@ -140,15 +164,23 @@ class LiveBackbone(Backbone):
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         call = getattr(self.module, self._pooled) if isinstance(self._pooled, str) else self.module
-        output = call(images)
-        if callable(self._pooled):
-            output = self._pooled(output)
+        try:
+            output = call(images)
+            if callable(self._pooled):
+                output = self._pooled(output)
+        except Exception as error:
+            # A smaller batch may fit: that is the engine's affair.
+            if isinstance(error, BenchError) or is_out_of_memory(error):
+                raise
+            raise BenchError(
+                f"the module {self.card.architecture} failed on images {tuple(images.shape)}: {_told(error)}"
+            ) from error
         if isinstance(output, Tensor) and output.ndim == 4:
             output = output.mean(dim=(2, 3))
-        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(images):
-            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        if not _is_dense(output) or output.is_complex() or output.ndim != 2 or len(output) != len(images):
+            what = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
             raise BenchError(
-                f"the module {self.card.architecture} gave {shape} for {len(images)} images, which is no [B, D] "
+                f"the module {self.card.architecture} gave {what} for {len(images)} images, which is no [B, D] "
                 f"feature: say with wrap(..., pooled=function or method name) how to get one"
             )
         if self.card.dims != {"pooled": output.shape[1]}:

@@ -18,7 +18,9 @@ PATH_KINDS = ("imagefolder", "webdataset", "hf", "coco", "voc", "segfolder", "ad
 """Kinds whose text may be a path."""
 
 
-def _spoken_throughout(settings: dict[str, Any]) -> dict[str, Any]:
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """NumPy's numbers and arrays as Python's; texts that a record cannot hold are refused."""
+    settings = {key: value.tolist() if hasattr(value, "tolist") else value for key, value in settings.items()}
     for key, value in settings.items():
         for text in value if isinstance(value, list | tuple) else [value]:
             if isinstance(text, str) and text:
@@ -39,14 +41,14 @@ class Request(BaseModel):
 
     model: Text
     """SPEC, or ``live`` for a module handed over in memory."""
-    suites: list[Text]
+    suites: Annotated[list[Text], AfterValidator(lambda names: list(dict.fromkeys(names)))]
     teacher: Text | None = None
     data: Text | None = None
     arch: Text | None = None
     weights_key: Text | None = None
     protocols: dict[str, str] = Field(default_factory=dict)
     """Suite -> protocol name."""
-    settings: Annotated[dict[str, Any], AfterValidator(_spoken_throughout)] = Field(default_factory=dict)
+    settings: Annotated[dict[str, Any], AfterValidator(_plain)] = Field(default_factory=dict)
     """``suite.option`` -> value."""
     seed: int = Field(default=0, ge=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import bench
+from adapters.huggingface import refined
+from adapters.layouts import recognise
 from bench.backbone import Backbone
 from bench.errors import BenchError
 
@@ -70,6 +72,30 @@ def test_a_damaged_configuration_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(BenchError, match="no readable JSON"):
         bench.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"size": {"shortest_edge": "x"}},
+        {"size": {"shortest_edge": -3}},
+        {"size": {"height": 10**9, "width": 1}},
+        {"image_std": [0, 0, 0]},
+        {"image_mean": ["a", None, {}]},
+        {"image_mean": [float("nan")] * 3},
+        {"image_mean": [0.5]},
+        {"resample": []},
+    ],
+)
+def test_a_transform_that_cannot_be_is_refused(tmp_path: Path, stated: dict[str, Any]) -> None:
+    (tmp_path / "config.json").write_text('{"vision_config": [], "layer_norm_eps": "x"}')
+    sound = {"size": 224, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}
+    place = tmp_path / "preprocessor_config.json"
+    place.write_text(json.dumps(sound))
+    assert refined(recognise([]), tmp_path).transform is not None
+    place.write_text(json.dumps({**sound, **stated}))
+    with pytest.raises(BenchError, match=r"preprocessor_config\.json states an input transform that cannot be"):
+        refined(recognise([]), tmp_path)
 
 
 @pytest.mark.slow

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -30,6 +32,7 @@ MODULE = nn.Linear(2, 2)
         ({"suites": []}, "no suite was asked for"),
         ({"suites": [5]}, "suites"),
         ({"suites": [""]}, "suites.0 is empty"),
+        ({"suites": [["knn"]]}, "suites.0"),
         ({"data": 5}, "data: .*string"),
         ({"data": "", "model": "demo:mobilenetv2"}, "data is empty"),
         ({"data": "imagefolder:" + "y" * 300, "model": "demo:mobilenetv2"}, "cannot be read: File name too long"),
@@ -47,6 +50,12 @@ MODULE = nn.Linear(2, 2)
         ({"name": "\udcff"}, "no UTF-8"),
         ({"arch": ""}, "arch is empty"),
         ({"precision": "fp8"}, "precision"),
+        ({"runs": 5}, "runs is the path of a folder"),
+        ({"runs": " "}, "runs is the path of a folder"),
+        ({"runs": "a\0b"}, "runs is the path of a folder"),
+        ({"device": 5}, "unknown device '5'"),
+        ({"device": None}, "unknown device 'None'"),
+        ({"progress": 5}, "progress is a"),
     ],
 )
 def test_arguments_of_run(given: dict[str, Any], said: str, features_dir: Path) -> None:
@@ -77,6 +86,15 @@ def test_load_wants_a_spec(spec: Any) -> None:
         (MODULE, {"transform": {"resise": 5}}, r"transform\.resise: .*fields are kind, resize"),
         (MODULE, {"transform": {"crop": "big"}}, r"transform\.crop"),
         (nn.Linear(2, 2, device="meta"), {}, "meta device"),
+        (nn.LazyLinear(2), {}, "lazy parts without weights"),
+        (MODULE, {"transform": {"crop": 0}}, r"transform\.crop.*greater than or equal to 1"),
+        (MODULE, {"transform": {"resize": (5, -1)}}, r"transform\.resize"),
+        (MODULE, {"transform": {"crop": 10**6}}, r"transform\.crop.*less than or equal to 16384"),
+        (MODULE, {"transform": {"std": (0, 1, 1)}}, r"transform\.std.*greater than 0"),
+        (MODULE, {"transform": {"mean": (float("nan"), 0, 0)}}, r"transform\.mean.*finite"),
+        (MODULE, {"name": 5}, "wrap: name: .*string"),
+        (MODULE, {"step": "x"}, "wrap: step: .*integer"),
+        (MODULE, {"epoch": float("inf")}, "wrap: epoch: .*finite"),
     ],
 )
 def test_arguments_of_wrap(module: Any, given: dict[str, Any], said: str) -> None:
@@ -84,7 +102,77 @@ def test_arguments_of_wrap(module: Any, given: dict[str, Any], said: str) -> Non
         bench.wrap(module, **given)
 
 
-@pytest.mark.parametrize("made", [None, "image", torch.zeros(8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8)])
+def test_a_model_is_not_wrapped_again() -> None:
+    with pytest.raises(bench.BenchError, match=r"model already: give it to bench\.run"):
+        bench.wrap(bench.wrap(MODULE))
+
+
+class Module(nn.Module):
+    def __init__(self, call: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.call = call
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.call(images)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda images: None, "gave NoneType for 20 images"),
+        (lambda images: {"x": images}, "gave dict for 20 images"),
+        (lambda images: images.mean(), r"gave torch.float32 \(\) for 20 images"),
+        (lambda images: torch.zeros(20, 4, device="meta"), "no .B, D. feature"),
+        (lambda images: torch.eye(20).to_sparse(), "no .B, D. feature"),
+        (lambda images: torch.zeros(20, 4, dtype=torch.complex64), "gave torch.complex64"),
+        (lambda images: 1 / 0, r"failed on images \(20, 3, 8, 8\): ZeroDivisionError: division by zero"),
+        (lambda images: images @ torch.zeros(5, 5), "failed on images .* RuntimeError"),
+    ],
+)
+def test_what_a_module_gives_that_is_no_feature(call: Callable[[torch.Tensor], Any], said: str) -> None:
+    live = bench.wrap(Module(call), transform=lambda image: torch.zeros(3, 8, 8))
+    with pytest.raises(bench.BenchError, match=said) as refusal:
+        bench.run(live, ["knn"], "demo", limit=20, workers=0)
+    assert "\n" not in str(refusal.value)
+
+
+def test_memory_that_runs_out_in_a_module_is_left_to_the_engine() -> None:
+    """A smaller batch may fit, so the engine must see the error itself."""
+    asked: list[int] = []
+
+    def call(images: torch.Tensor) -> torch.Tensor:
+        asked.append(len(images))
+        if len(images) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return images.mean(dim=(2, 3))
+
+    live = bench.wrap(Module(call), transform=lambda image: torch.rand(3, 8, 8))
+    assert bench.run(live, ["knn"], "demo", limit=20, workers=0, settings={"knn.k": 3}).measurements
+    assert asked[0] == 20
+    assert asked[-1] <= 5
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_transform_that_fails(workers: int) -> None:
+    live = bench.wrap(nn.Conv2d(3, 4, 1), transform=lambda image: image.no_such)
+    with pytest.raises(bench.BenchError, match=r"the transform .* failed: AttributeError: .*no_such"):
+        bench.run(live, ["knn"], "demo", limit=20, workers=workers)
+
+
+def test_numbers_of_numpy_and_a_torch_device_are_taken() -> None:
+    record = bench.run(
+        "demo:mobilenetv2@32", ["knn", "knn"], "demo", limit=20, batch=np.int64(8), workers=np.int64(0),  # type: ignore[arg-type]
+        device=torch.device("cpu"), settings={"knn.k": np.array([1, 3]), "knn.headline_k": np.int64(3)},  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert record.request["suites"] == ["knn"]
+    assert record.request["settings"] == {"knn.k": [1, 3], "knn.headline_k": 3}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [None, "image", torch.zeros(8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(3, 0, 0),
+     torch.zeros(3, 8, 8, device="meta")],
+)  # fmt: skip
 def test_a_transform_that_gives_no_image_tensor(made: Any) -> None:
     live = bench.wrap(nn.Conv2d(3, 4, 1), transform=lambda image: image if made is None else made)
     with pytest.raises(bench.BenchError, match=r"not a float tensor \[3, H, W\]"):
