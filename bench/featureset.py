@@ -17,12 +17,14 @@ class FeatureSet(ABC):
     split: str
     fingerprint: str
     labels: np.ndarray
-    """int64 [N]."""
+    """int64 [N]; [N, C] of -1, 0, 1 for sets with many labels an image."""
     ids: Sequence[str]
     classes: dict[int, str]
     """Class name of every label that may occur."""
     widths: dict[str, int]
     """Width of every stored array."""
+    validation: np.ndarray | None = None
+    """bool [N]: the part of a training split that is published as validation; None where none is."""
 
     def __len__(self) -> int:
         return len(self.labels)

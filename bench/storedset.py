@@ -40,12 +40,15 @@ class StoredFeatureSet(FeatureSet):
         self.classes = dict(zip((int(c) for c in dataset.class_ids), dataset.classes, strict=True))
         self.corrupt = self._left_out()
         labels, ids = np.asarray(dataset.labels), dataset.ids
+        validation: np.ndarray | None = getattr(dataset, "validation", None)
         if self.corrupt:
             keep = np.ones(len(labels), dtype=bool)
             keep[[bad.sample for bad in self.corrupt]] = False
             labels = labels[keep]
+            validation = None if validation is None else validation[keep]
             ids = [ids[int(index)] for index in np.flatnonzero(keep)]
         self.labels = labels
+        self.validation = validation
         self.ids: Sequence[str] = ids
         self.widths = {name: self._width(name) for name in homes}
 

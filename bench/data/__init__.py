@@ -31,4 +31,16 @@ TABLE = {
     "voc07": Entry("bench.data.voc:open_voc07", "$BENCH_DATA/voc07: trainval of 2007 and 2012, test of 2007"),
     "segfolder": Entry("bench.data.segfolder:open_segfolder", "images/<split>/ and masks/<split>/ of class numbers"),
     "ade20k": Entry("bench.data.segfolder:open_ade20k", "ADE20K as published; alone: $BENCH_DATA/ade20k"),
+    "cub": Entry("bench.data.listed:open_cub", "$BENCH_DATA/cub, the published archive"),
+    "sun397": Entry("bench.data.listed:open_sun397", "$BENCH_DATA/sun397, the published archive, partition 1"),
+    "caltech101": Entry("bench.data.listed:open_caltech101", "$BENCH_DATA/caltech101, 30 images a class learned from"),
+    "birdsnap": Entry("bench.data.listed:open_birdsnap", "$BENCH_DATA/birdsnap, the lists and the images still there"),
+    "tinyimagenet": Entry("bench.data.listed:open_tinyimagenet", "$BENCH_DATA/tinyimagenet, the published archive"),
+    "inat18": Entry(
+        "bench.data.listed:open_inat18", "$BENCH_DATA/inat18: train_val2018/, train2018.json, val2018.json"
+    ),
+    "voc07cls": Entry("bench.data.voc07cls:open_voc07cls", "VOC2007 classification: twenty labels an image"),
+    "vtab1k": Entry(
+        "bench.data.vtab:open_vtab1k", "vtab1k:TASK, 800 + 200 images by their lists in $BENCH_DATA/vtab-1k"
+    ),
 }

@@ -33,6 +33,8 @@ class Labelled:
         self.classes = tuple(printable(name) for name in classes)
         self.class_ids = tuple(range(len(classes)) if class_ids is None else class_ids)
         self.labels: np.ndarray = np.asarray(labels, dtype=np.int64)
+        self.validation: np.ndarray | None = None
+        """bool [N]: the part of a training split that is published as validation."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,6 +46,7 @@ class Labelled:
             part.__dict__.pop(cached, None)
         part.split = split
         part.labels = self.labels[indices]
+        part.validation = None if self.validation is None else self.validation[indices]
         part._take(indices)
         return part
 

@@ -36,6 +36,12 @@ class Subset:
         return labels
 
     @property
+    def validation(self) -> np.ndarray | None:
+        """bool [N]: which of the samples are published as validation; None where the set does not say."""
+        whole: np.ndarray | None = getattr(self._dataset, "validation", None)
+        return None if whole is None else whole[self._indices]
+
+    @property
     def ids(self) -> Sequence[str]:
         ids = self._dataset.ids
         return [ids[int(i)] for i in self._indices]

@@ -29,7 +29,7 @@ from bench.registry import nearest
 if TYPE_CHECKING:
     from PIL import Image
 
-_LEARN = {"DTD": ("train", "val"), "Flowers102": ("train", "val"), "FGVCAircraft": ("trainval",)}
+_LEARN = {"DTD": ("train", "val"), "Flowers102": ("train", "val"), "FGVCAircraft": ("train", "val")}
 """Sets whose published transfer protocol learns from more than the split called train."""
 _OTHERS = frozenset({
     "MovingMNIST", "SBU", "VOCSegmentation", "VOCDetection", "Cityscapes", "CelebA",
@@ -57,7 +57,7 @@ class Part(NamedTuple):
 def open_torchvision(rest: str) -> Splits:
     """The set NAME of ``torchvision.datasets``, read from PATH or ``$BENCH_DATA`` (or ``$BENCH_DATA/<name>``).
 
-    The split to learn from is ``train`` (DTD and Flowers-102: train + val, Aircraft and Pets: trainval, as their
+    The split to learn from is ``train`` (DTD, Flowers-102 and Aircraft: train + val, Pets: trainval, as their
     published transfer protocols have it), the one reported on ``test`` where it has labels, else ``val``; a set
     without splits is held out by file name (or, without files, by content), a fifth as split ``holdout``. Samples that
     are files come in order of path, whatever the order of the file system.
@@ -221,7 +221,11 @@ def _dataset(
     if all(paths is not None for paths in files):
         relative = [os.path.relpath(path, root).replace(os.sep, "/") for paths in files for path in paths or ()]
         order = sorted(range(len(relative)), key=relative.__getitem__)
-        return FileDataset(title, split, root, [relative[i] for i in order], labels[order], classes, class_ids)
+        made = FileDataset(title, split, root, [relative[i] for i in order], labels[order], classes, class_ids)
+        if len(parts) > 1:
+            held = np.concatenate([np.full(len(part.labels), name == "val") for name, part in parts])
+            made.validation = held[order]
+        return made
     arrays = [part.pixels for _, part in parts]
     if all(pixels is not None for pixels in arrays):
         pixels = np.concatenate([pixels for pixels in arrays if pixels is not None])
