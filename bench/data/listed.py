@@ -72,7 +72,8 @@ def open_sun397(rest: str) -> Splits:
         lines = _lines(next((place / name for place in places if (place / name).is_file()), root / name))
         # "/a/abbey/sun_x.jpg": the class is the folder, which may itself have a folder (/c/church/outdoor).
         found.append([Sample(line.lstrip("/"), line.strip("/").rpartition("/")[0]) for line in lines])
-    return _splits("sun397", root, *found, sorted({sample.name for part in found for sample in part}))
+    classes = sorted({sample.name for part in found for sample in part})
+    return _splits("sun397", root, found[0], found[1], classes)
 
 
 def open_caltech101(rest: str) -> Splits:

@@ -48,7 +48,7 @@ def _paths(names: list[str]) -> list[str]:
 def _split(root: Path, split: str) -> tuple[list[str], np.ndarray]:
     """(image names, labels [N, 20]) of the twenty lists of one split."""
     names: list[str] = []
-    columns = []
+    columns: list[list[int]] = []
     for cls in CLASSES:
         path = root / "ImageSets" / "Main" / f"{cls}_{split}.txt"
         try:
