@@ -23,7 +23,7 @@ from bench.data.imagefolder import TEST
 from bench.data.labelled import Labelled, fingerprint_from, numbered
 from bench.dataset import DecodeError, Splits
 from bench.errors import BenchError
-from bench.files import at_home
+from bench.files import at_home, regular
 from bench.registry import nearest
 
 if TYPE_CHECKING:
@@ -213,12 +213,15 @@ def _local(given: Path, config: str | None) -> dict[str, Any]:
     if given.is_dir():
         given, config = folder_of(given, config)
         arrow = sorted(given.glob("*.arrow"))
+        for file in arrow:
+            regular(file)
         if not arrow:
             return dict(datasets.load_dataset(str(given.resolve()), config, cache_dir=cache))
         return {
             split: datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
             for split, files in by_split(arrow).items()
         }
+    regular(given)
     if given.suffix == ".arrow":
         return {"train": datasets.Dataset.from_file(str(given))}
     if given.suffix not in (".parquet", ".pq"):
@@ -239,6 +242,8 @@ def _chosen(path: str, splits: dict[str, Any], choices: dict[str, str]) -> tuple
                 f"hf: {path} has the splits {', '.join(splits)}: say which to learn from with ?train=SPLIT"
             )
         train = next(iter(splits))
+    if choices.get("test") == train:
+        raise BenchError(f"hf: {path} cannot be learned from and reported on in the same split '{train}'")
     test = choices.get("test") or next((split for split in others if split != train), "")
     return train, test
 

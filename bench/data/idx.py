@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from bench.data.arrays import ArrayDataset
 from bench.data.opening import data_folders, not_found
 from bench.dataset import Splits
 from bench.errors import BenchError
-from bench.files import at_home
+from bench.files import at_home, regular
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -55,22 +56,29 @@ def read_idx(path: Path, *, ndim: int) -> np.ndarray:
     Raises `BenchError` when it is no IDX file of unsigned bytes with ``ndim`` dimensions, or is not whole.
     """
     try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            with gzip.open(path) as stream:
-                content = stream.read(_LARGEST)
-    except (OSError, EOFError, zlib.error) as error:
-        raise BenchError(f"{path} cannot be read ({error}): provide the file again") from None
-    if len(content) < 4 + 4 * ndim or content[:4] != bytes([0, 0, 8, ndim]):
-        raise BenchError(f"{path} is not an IDX file of unsigned bytes in {ndim} dimensions")
-    shape = tuple(int(n) for n in np.frombuffer(content, dtype=">u4", count=ndim, offset=4))
-    body = len(content) - 4 - 4 * ndim
-    expected = 1
-    for n in shape:
-        expected *= n
-    if body != expected:
-        raise BenchError(f"{path} promises {shape} but holds {body} bytes instead of {expected}: provide it again")
-    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * ndim).reshape(shape)
+        regular(path)
+        with open(path, "rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            with gzip.open(file) if packed else file as stream:
+                head = stream.read(4 + 4 * ndim)
+                if len(head) < 4 + 4 * ndim or head[:4] != bytes([0, 0, 8, ndim]):
+                    raise BenchError(f"{path} is not an IDX file of unsigned bytes in {ndim} dimensions")
+                shape = tuple(int(n) for n in np.frombuffer(head, dtype=">u4", offset=4))
+                expected = math.prod(shape)
+                if expected > _LARGEST:
+                    raise BenchError(f"{path} promises {shape}, more than {_LARGEST >> 30} GiB: provide it again")
+                # One byte more than promised, to see that nothing follows.
+                body = stream.read(expected + 1)
+    except (OSError, EOFError, zlib.error, MemoryError) as error:
+        reason = str(error) or "it does not fit in memory"
+        raise BenchError(f"{path} cannot be read ({reason}): provide the file again") from None
+    if len(body) != expected:
+        holds = f"only {len(body)}" if len(body) < expected else "more"
+        raise BenchError(f"{path} promises {shape}, which is {expected} bytes, but holds {holds}: provide it again")
+    if 0 in shape[1:]:
+        raise BenchError(f"{path} holds images without pixels {shape}: provide it again")
+    return np.frombuffer(body, dtype=np.uint8).reshape(shape)
 
 
 def _find(folder: Path, stem: str) -> Path | None:

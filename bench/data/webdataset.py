@@ -5,10 +5,11 @@ from __future__ import annotations
 import glob
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,8 @@ from bench.files import at_home
 if TYPE_CHECKING:
     from PIL import Image
 
+PATTERN = 100_000
+"""Shards that a pattern may stand for."""
 LABEL_KEYS = ("label", "cls", "class", "target", "class_id", "label_id")
 """Keys of a sample's .json that may hold its label, in this order."""
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -166,20 +169,35 @@ def _shards(path: str) -> tuple[Path, dict[str, list[str]]]:
 
 
 def expanded(pattern: str) -> list[str]:
-    """``{000..003}`` and ``{train,val}`` written out, in order; other braces stay as they are."""
+    """``{000..003}`` and ``{train,val}`` written out, in order; other braces stay as they are.
+
+    Raises `BenchError` for a pattern of more than `PATTERN` names.
+    """
+    try:
+        found = list(itertools.islice(_expansion(pattern), PATTERN + 1))
+    except RecursionError:  # Hundreds of braces.
+        found = [""] * (PATTERN + 1)
+    if len(found) > PATTERN:
+        raise BenchError(f"webdataset: {pattern} stands for more than {PATTERN:,} shards: give the folder instead")
+    return list(dict.fromkeys(found))
+
+
+def _expansion(pattern: str) -> Iterator[str]:
     found = [match for match in (_RANGE.search(pattern), _CHOICE.search(pattern)) if match]
     if not found:
-        return [pattern]
+        yield pattern
+        return
     match = min(found, key=re.Match.start)
+    parts: Iterable[str]
     if match.re is _RANGE:
         first, last = match.groups()
         width = len(first) if first.startswith("0") or len(first) == len(last) else 0
         step = 1 if int(last) >= int(first) else -1
-        parts = [str(n).zfill(width) for n in range(int(first), int(last) + step, step)]
+        parts = (str(n).zfill(width) for n in range(int(first), int(last) + step, step))
     else:
         parts = match[1].split(",")
-    texts = [text for part in parts for text in expanded(pattern[: match.start()] + part + pattern[match.end() :])]
-    return list(dict.fromkeys(texts))
+    for part in parts:
+        yield from _expansion(pattern[: match.start()] + part + pattern[match.end() :])
 
 
 def _matches(text: str) -> list[str]:
@@ -248,16 +266,19 @@ def _sample(
 def _from_json(text: str, keys: Sequence[str]) -> Any:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return next((found[key] for key in keys if key in found), None) if isinstance(found, dict) else found
 
 
 def _class_names(root: Path) -> list[str]:
-    try:
-        return [line.strip() for line in (root / "classnames.txt").read_text("utf-8").splitlines() if line.strip()]
-    except OSError:
+    path = root / "classnames.txt"
+    if not path.is_file():
         return []
+    try:
+        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchError(f"webdataset: {path} cannot be read ({error}): it is UTF-8 text, one name a line") from None
 
 
 def _labels(
@@ -274,7 +295,7 @@ def _labels(
         return [str(number) for number in ids], ids, labels
     if numbers:
         words = min(str(label) for label in written if label not in numbers)
-        raise BenchError(f"webdataset: {path} mixes labels that are numbers with names, such as '{words}'")
+        raise BenchError(f"webdataset: {path} mixes labels that are numbers with names, such as '{words:.80}'")
     classes = sorted(str(label) for label in written)
     order = {label: number for number, label in enumerate(classes)}
     labels = [np.array([order[str(s.label)] for s in samples], dtype=np.int64) for samples in splits]
@@ -282,7 +303,5 @@ def _labels(
 
 
 def _number(label: int | str) -> int | None:
-    try:
-        return int(label)
-    except ValueError:
-        return None
+    # Python's int() would also take 1_0 and other scripts' digits, which are names here.
+    return int(label) if isinstance(label, int) or re.fullmatch(r"[+-]?[0-9]{1,30}", label) else None
