@@ -132,7 +132,10 @@ class Engine:
             for item in items:
                 done = journal.load(item.name) if journal is not None else None
                 if done is None:
-                    data = self._features(student, item.source, items, features)
+                    if item.needs.backbone and not item.needs.features:
+                        data = self._labels(item)
+                    else:
+                        data = self._features(student, item.source, items, features)
                     guide = None
                     if teacher is not None and item.needs.teacher:
                         guide = self._features(teacher, item.source, items, features, company=True)
@@ -143,7 +146,8 @@ class Engine:
                         )
                         for role, spec in item.needs.others
                     }
-                    done = self._evaluate(item, student, data, teacher, guide, company)
+                    folder = journal.folder / item.name if journal is not None else None
+                    done = self._evaluate(item, student, data, teacher, guide, company, folder)
                     if journal is not None:
                         journal.save(item.name, *done)
                 else:
@@ -277,6 +281,21 @@ class Engine:
         known[key] = found
         return found
 
+    def _labels(self, item: Item) -> Mapping[str, FeatureSet]:
+        """The splits without any feature, for a suite that forwards the network itself."""
+        from bench.featureset import ArrayFeatureSet
+
+        if item.source.data == NO_DATA:
+            return {}
+        splits = {split: getattr(self._opened[item.source.data], split) for split in item.needs.splits}
+        return {
+            split: ArrayFeatureSet(
+                {}, images.labels, dataset=images.name, split=images.split, fingerprint=images.fingerprint,
+                ids=images.ids, classes=dict(zip(images.class_ids, images.classes, strict=True)),
+            )
+            for split, images in splits.items()
+        }  # fmt: skip
+
     def _evaluate(
         self,
         item: Item,
@@ -285,6 +304,7 @@ class Engine:
         teacher: Backbone | StoredFeatures | None,
         guide: Mapping[str, FeatureSet] | None,
         others: Mapping[str, Other],
+        folder: Path | None,
     ) -> tuple[list[Measurement], dict[str, dict[str, np.ndarray]], float]:
         from bench.stored import StoredFeatures
 
@@ -299,6 +319,10 @@ class Engine:
             teacher=guide,
             teacher_card=teacher.card if teacher is not None else None,
             others=others,
+            images=self._opened[item.source.data]._asdict() if item.source.data in self._opened else {},
+            batch=self.batch,
+            workers=self.workers,
+            folder=folder,
         )
         start = time.perf_counter()
         last = start
@@ -311,7 +335,7 @@ class Engine:
                 name = f"{item.name}-{outcome.name}"
                 tables[name] = outcome.arrays
                 update["outcomes"] = name
-            if item.source in self.left_out:
+            if item.source in self.left_out and item.needs.features:
                 update["details"] = {**measurement.details, "left_out": self.left_out[item.source]}
             if not measurement.seconds:
                 update["seconds"] = time.perf_counter() - last

@@ -11,8 +11,11 @@ import numpy as np
 from bench.record import Engine, Measurement
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bench.backbone import Backbone
     from bench.card import Card
+    from bench.dataset import Dataset
     from bench.featureset import FeatureSet
     from bench.progress import Progress
     from bench.protocol import Protocol as ProtocolCard
@@ -26,7 +29,8 @@ class Needs(NamedTuple):
     teacher: bool = False
     """True when the suite reads a teacher's features of the same samples."""
     backbone: bool = False
-    """True when the suite forwards the network itself (fine-tune, detection): stored features are not enough."""
+    """True when the suite forwards the network itself (fine-tune, detection): stored features are not enough. With no
+    ``features``, ``Task.data`` holds labels alone, and ``Task.images`` the samples themselves."""
     others: tuple[tuple[str, str], ...] = ()
     """(role, SPEC) of further models whose features of the same samples the suite reads: a baseline, an ensemble."""
 
@@ -67,6 +71,15 @@ class Task:
     teacher_card: Card | None = None
     others: Mapping[str, Other] = field(default_factory=dict)
     """By role, as `Needs.others` asked for them."""
+    images: Mapping[str, Dataset] = field(default_factory=dict)
+    """For a suite that forwards the network itself: the samples, by ``train`` and ``test``."""
+    batch: int | None = None
+    """Images that go through the network at once, where the user said so."""
+    workers: int | None = None
+    """Processes that make images, where the user said so."""
+    folder: Path | None = None
+    """Where the suite may keep what it has not finished: there again when the same request is run again, and removed
+    when its record is written. None where no record is written."""
     outcomes: dict[int, Outcomes] = field(default_factory=dict)
     """Outcome tables by measurement index, filled by `measure`; the runner writes them."""
     _count: int = 0

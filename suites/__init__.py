@@ -8,6 +8,7 @@ TABLE = {
     "fewshot": Entry("suites.fewshot:FewShot", "probes from 1 to 10 shots and from 1 % and 10 % of train"),
     "ridge": Entry("suites.ridge:Ridge", "ridge regression on one-hot targets, the cheap probe"),
     "quality": Entry("suites.quality:Quality", "label-free quality: RankMe, alpha-ReQ, NESum, uniformity"),
+    "finetune": Entry("suites.finetune:FineTune", "a copy trained end to end by a published recipe, its top-1"),
     "cost": Entry("suites.cost:Cost", "parameters, FLOPs, latency, throughput and memory of a forward pass"),
     "agreement": Entry("suites.agreement:Agreement", "whether a student predicts what its teacher predicts"),
     "similarity": Entry("suites.similarity:Similarity", "how alike student and teacher represent the same samples"),

@@ -119,7 +119,7 @@ def drawn(y: np.ndarray, quota: np.ndarray, seed: int) -> np.ndarray:
     return np.sort(by_class[place < quota[y[by_class]]])
 
 
-def listed(train: FeatureSet, path: Path) -> np.ndarray:
+def listed(train: FeatureSet, path: Path, option: str = "fewshot.lists") -> np.ndarray:
     """int64 rows of the ids in ``path``, one a line: a whole id, or its file name where that is unique.
 
     Raises `BenchError` for a file that cannot be read, is empty, or names a sample that train does not have.
@@ -127,9 +127,9 @@ def listed(train: FeatureSet, path: Path) -> np.ndarray:
     try:
         names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise BenchError(f"fewshot.lists: {path} cannot be read ({error})") from error
+        raise BenchError(f"{option}: {path} cannot be read ({error})") from error
     if not names:
-        raise BenchError(f"fewshot.lists: {path} names no samples")
+        raise BenchError(f"{option}: {path} names no samples")
     where: dict[str, int] = {}
     for row, name in enumerate(train.ids):
         short = name.rpartition("/")[2]
@@ -139,7 +139,7 @@ def listed(train: FeatureSet, path: Path) -> np.ndarray:
     if (rows < 0).any():
         missing = names[int(np.flatnonzero(rows < 0)[0])]
         raise BenchError(
-            f"fewshot.lists: {int((rows < 0).sum())} of {len(names)} names in {path} are not (or not uniquely) in "
+            f"{option}: {int((rows < 0).sum())} of {len(names)} names in {path} are not (or not uniquely) in "
             f"{train.dataset} {train.split}, first {missing}"
         )
     return np.unique(rows)
