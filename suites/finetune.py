@@ -78,12 +78,13 @@ class FineTune:
             task = dataclasses.replace(task, data={**task.data, "test": _rows(task.data["test"], kept)})
             labels = dataclasses.replace(labels, test=labels.test[kept])
         top, score = rank(logits, labels)
+        pooled = task.card.feature if task.settings["pool"] == "pooled" else task.settings["pool"]
         network: FineTuned = trained.network  # type: ignore[assignment]
         replaced = int(network.replaced)
         yield from accuracies(
             task, labels, top, score, engine=engine_of("torch", "bench-train+torch"), outcome="last", headline=True,
             selection="holdout" if tried else "last", seeds=[task.seed], settings={},
-            feature={"tokens": task.settings["pool"], "layers": 1, "norm": "none", "trained": "end to end"},
+            feature={**task.feature(), "tokens": pooled, "trained": "end to end"},
             details={
                 **trained.details(),
                 "recipe": table(task.settings),
