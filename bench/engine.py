@@ -176,7 +176,7 @@ class Engine:
                 f"--precision {self.request.precision} is that of the forward pass, which {self.request.model} is past"
             )
         items = []
-        bring = [name for name in self.cards if isinstance(resolve("suites", name)(), OverSets)]
+        bring = [name for name in self.cards if _over_sets(resolve("suites", name)())]
         if stored and bring:
             raise BenchError(f"suite '{bring[0]}' brings data sets of its own: stored features are of other samples")
         if self.request.data is not None and len(bring) == len(self.cards):
@@ -184,8 +184,8 @@ class Engine:
         for name, card in self.cards.items():
             suite: Suite = resolve("suites", name)()
             needs = suite.needs(card, student.card)
-            if isinstance(suite, OverSets):
-                for spec in suite.data_sets(card):
+            if (over := _over_sets(suite)) is not None:
+                for spec in over.data_sets(card):
                     part = f"{name}-{spec.replace(':', '-')}"
                     items.append(Item(part, suite, card, needs, Source(spec, card.precision)))
                 continue
@@ -218,27 +218,27 @@ class Engine:
                 self._opened[spec] = splits
         kept = []
         for item in items:
-            refusal = lost.get(item.source.data)
-            if refusal is None:
+            why = lost.get(item.source.data)
+            if why is None:
                 kept.append(item)
-            elif isinstance(item.suite, OverSets):
-                self.missing.setdefault(item.card.suite, {})[item.source.data] = str(refusal)
+            elif _over_sets(item.suite) is not None:
+                self.missing.setdefault(item.card.suite, {})[item.source.data] = str(why)
             else:
-                raise refusal
+                raise why
         for suite, sets in self.missing.items():
             if not any(item.card.suite == suite for item in kept):
                 first = next(iter(sets.values()))
                 raise BenchError(f"suite '{suite}' finds none of its data sets ({', '.join(sets)}); the first: {first}")
-            for spec, why in sets.items():
-                self.progress.warn(f"{suite} goes without {spec}: {why}")
+            for spec, sentence in sets.items():
+                self.progress.warn(f"{suite} goes without {spec}: {sentence}")
         return kept
 
     def _summaries(self, items: list[Item], measurements: list[Measurement]) -> list[Measurement]:
         """What the suites that bring several data sets say of all of them together."""
         found: list[Measurement] = []
         for name, card in self.cards.items():
-            suite = next((item.suite for item in items if item.card.suite == name), None)
-            if isinstance(suite, OverSets):
+            suite = _over_sets(next((item.suite for item in items if item.card.suite == name), None))
+            if suite is not None:
                 mine = [m for m in measurements if m.suite == name]
                 found += suite.summary(card, mine, self.missing.get(name, {}))
         return found
@@ -438,6 +438,11 @@ class Engine:
         if journal is not None:
             journal.remove()
         return record
+
+
+def _over_sets(suite: object) -> OverSets | None:
+    """The suite, when it brings data sets of its own."""
+    return suite if isinstance(suite, OverSets) else None
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def mean_average_precision(
             [r.average_precision(weights[:, rows], points) for r, rows in zip(rankings, counted, strict=True)]
         )
         known = np.isfinite(every)
-        return np.where(known, every, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        return np.asarray(np.where(known, every, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1))
 
     n = len(scores)
     each = [
