@@ -23,6 +23,8 @@ from bench.files import write_atomically
 from bench.record import Record, parse
 
 ARTIFACTS = "artifacts"
+FILES = (".json", ".png")
+"""Endings of artifacts that are files of their own, not tables: stored detections, drawings."""
 LARGEST_RECORD = 64 * 2**20
 """Bytes. A record holds cards and numbers; per-sample data are artifacts, so a larger file is a mistake."""
 LARGEST_ARTIFACT = 2 * 2**30
@@ -165,7 +167,12 @@ def artifact(run: str, name: str) -> str:
     """What ``Measurement.outcomes`` holds for the table ``name`` of ``run``: its path relative to the ledger."""
     if not _SAFE.fullmatch(name):
         raise BenchError(f"the outcome table name {name!r} is not a safe file name")
-    return f"{ARTIFACTS}/{run}/{name}.npz"
+    return f"{ARTIFACTS}/{run}/{name}" + ("" if name.endswith(FILES) else ".npz")
+
+
+def as_table(content: bytes) -> dict[str, np.ndarray]:
+    """A whole file in the form of a table: `Ledger.add` writes it as it is when its name ends like one of `FILES`."""
+    return {"content": np.frombuffer(content, dtype=np.uint8)}
 
 
 def run_id(created: str, name: str, seed: int = 0) -> str:
@@ -180,7 +187,9 @@ def run_id(created: str, name: str, seed: int = 0) -> str:
 
 
 def _pack(arrays: Mapping[str, np.ndarray], path: str) -> bytes:
-    """The arrays as npz; equal arrays give equal bytes, whenever they are written."""
+    """The arrays as npz; equal arrays give equal bytes, whenever they are written. A file of `FILES` is as it is."""
+    if path.endswith(FILES):
+        return np.asarray(arrays["content"], dtype=np.uint8).tobytes()
     for name, array in arrays.items():
         plain = np.asarray(array)
         if plain.dtype.hasobject:

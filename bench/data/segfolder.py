@@ -56,12 +56,12 @@ class SegmentationDataset(FileDataset):
         """
         file = self.root / self._masks[index]
         labels = read_mask(file)
-        with Image.open(self.root / self._paths[index]) as image:
-            if image.size != labels.shape[::-1]:
-                raise BenchError(
-                    f"the mask {file} has {labels.shape[1]}x{labels.shape[0]} pixels, and its image "
-                    f"{image.width}x{image.height}: make them alike"
-                )
+        width, height = self._size(index)
+        if (height, width) != labels.shape:
+            raise BenchError(
+                f"the mask {file} has {labels.shape[1]}x{labels.shape[0]} pixels, and its image "
+                f"{width}x{height}: make them alike"
+            )
         void = labels == self.ignore
         if self.reduce_zero_label:
             void |= labels == 0
@@ -74,6 +74,15 @@ class SegmentationDataset(FileDataset):
                 f"mend it, or name more classes"
             )
         return labels
+
+    def _size(self, index: int) -> tuple[int, int]:
+        path = self.root / self._paths[index]
+        try:
+            with Image.open(path) as image:
+                size: tuple[int, int] = image.size
+                return size
+        except (OSError, ValueError, SyntaxError) as error:
+            raise BenchError(f"the image {path} cannot be read ({error}): mend it, or remove it and its mask") from None
 
     def check(self) -> None:
         """Look at every mask: a bad one must not cost hours of training first. Raises `BenchError`."""

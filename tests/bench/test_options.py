@@ -99,7 +99,7 @@ def test_true_is_no_number():
         coerce(10**400, like=0.5, option="knn.x")
 
 
-NUMBERED = ("knn", "linear", "ridge", "fewshot", "quality", "agreement", "similarity", "logits", "layers")
+NUMBERED = ("knn", "linear", "ridge", "fewshot", "quality", "agreement", "similarity", "logits", "layers", "ade20k")
 
 
 @pytest.mark.parametrize("suite", NUMBERED)

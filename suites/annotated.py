@@ -1,0 +1,24 @@
+"""What the dense suites ask of a data set: masks or boxes, and splits that are sound."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.suite import Task
+
+
+def annotated(task: Task, method: str, what: str, kinds: str) -> tuple[Any, Any]:
+    """(train, test) of ``task.images``, which have ``method``. Refuses other kinds of data by name."""
+    for split in task.images.values():
+        whole = getattr(split, "_dataset", split)
+        if not hasattr(whole, method):
+            raise BenchError(
+                f"suite '{task.protocol.suite}' needs {what}, and {split.name} has none: give --data {kinds}"
+            )
+    train, test = task.images["train"], task.images["test"]
+    if train.class_ids != test.class_ids:
+        raise BenchError(f"the splits of {train.name} have other classes: give both the same")
+    return train, test

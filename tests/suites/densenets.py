@@ -1,0 +1,18 @@
+"""Tiny backbones for the suites that train: timm's test networks with seeded weights."""
+
+import torch
+
+from adapters.timm_backbone import TimmBackbone, create, transform_of
+from bench.card import Card
+
+
+def tiny(name="test_resnet", seed=0, **arguments):
+    """A backbone whose weights are random and whose name says so."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = create(name, num_classes=0, **arguments)
+    card = Card(
+        name=f"random-{name}", spec=f"test:{name}", architecture=name, family="module", dims={}, feature="",
+        weight_digest="", transform=transform_of(network),
+    )  # fmt: skip
+    return TimmBackbone(network, card, feature="avg")

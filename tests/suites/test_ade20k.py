@@ -1,0 +1,218 @@
+"""ade20k: windows, crops, heads, and whole runs on generated shapes."""
+
+import shutil
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from densehelp import COLOURS, write_segfolder
+from densenets import tiny
+from PIL import Image
+from torch import nn
+
+import bench
+from bench.card import Transform
+from bench.data.opening import open_data
+from bench.errors import BenchError
+from bench.ledger import Ledger
+from suites.segmentation.crops import Crops, fitted
+from suites.segmentation.networks import LinearSegmenter, UperNet, loss_of
+from suites.segmentation.windows import predict, slide
+
+QUICK = {"ade20k.size": 64, "ade20k.stride": 48, "ade20k.batch": 6, "ade20k.warmup": 5, "ade20k.width": 32}
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    """A set whose test images are its training images."""
+    folder = tmp_path / "shapes"
+    write_segfolder(folder, (6, 1))
+    for kind in ("images", "masks"):
+        shutil.rmtree(folder / kind / "val")
+        shutil.copytree(folder / kind / "train", folder / kind / "val")
+    return folder
+
+
+def ran(folder, backbone=None, **settings):
+    options = {**QUICK, "ade20k.iterations": 3, **{f"ade20k.{key}": value for key, value in settings.items()}}
+    return bench.run(backbone or tiny(), ["ade20k"], f"segfolder:{folder}", settings=options, workers=0)
+
+
+def test_windows_equal_the_whole_image_where_they_must():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 3, 50, 70, generator=generator)
+    wide = nn.Conv2d(3, 5, 9, padding=4)
+    with torch.no_grad():
+        # An image that fits into a window is seen whole, whatever the network.
+        torch.testing.assert_close(slide(wide, image, 70, 40), wide(image))
+        # A network that looks at one pixel at a time cannot tell windows from the whole.
+        pointwise = nn.Conv2d(3, 5, 1)
+        torch.testing.assert_close(slide(pointwise, image, 32, 20), pointwise(image))
+        # Elsewhere the inner part of a window knows all it would know, and the rims differ.
+        whole, windows = wide(image), slide(wide, image, 48, 48)
+        torch.testing.assert_close(windows[..., 6:18, 6:18], whole[..., 6:18, 6:18])
+        assert not torch.allclose(windows, whole)
+
+
+@pytest.mark.parametrize(("side", "window", "stride"), [(100, 32, 20), (32, 32, 20), (33, 32, 31), (500, 64, 64)])
+def test_windows_cover_every_pixel_and_end_at_the_border(side, window, stride):
+    seen = []
+
+    def logits(part):
+        seen.append(part[0, 0, 0, 0].item())
+        assert part.shape[3] == min(window, side)
+        return part[:, :1]
+
+    image = torch.arange(side, dtype=torch.float32).expand(1, 3, window, side)
+    assert torch.equal(slide(logits, image, window, stride), image[:, :1])
+    assert seen[0] == 0
+    assert seen[-1] == max(side - window, 0)
+    assert all(0 < b - a <= stride for a, b in pairwise(seen))
+
+
+def test_prediction_is_of_the_image_as_it_is():
+    image = Image.new("RGB", (60, 20), (255, 0, 0))
+    image.paste((0, 255, 0), (30, 0, 60, 20))
+    plain = Transform(mean=(0, 0, 0), std=(1, 1, 1))
+
+    def colour(pixels):
+        return torch.cat([pixels, torch.full_like(pixels[:, :20], -9)], dim=1)  # Red, green, blue, and classes beyond.
+
+    for several in ({}, {"ratios": (0.5, 1.0, 1.5), "flip": True}):
+        found = predict(colour, image, plain, size=16, stride=10, device=torch.device("cpu"), **several)
+        assert found.shape == (20, 60)
+        assert (found[:, :28] == 0).all()
+        assert (found[:, 32:] == 1).all()
+
+
+def test_scaled_sizes():
+    assert fitted((512, 683), 512) == (512, 683)
+    assert fitted((100, 50), 512) == (1024, 512)
+    # 4 to 1 at most: the long side decides.
+    assert fitted((1000, 100), 512) == (2048, 205)
+
+
+def test_crops_keep_image_and_mask_together(shapes):
+    train = open_data(f"segfolder:{shapes}").train
+    crops = Crops(train, Transform(mean=(0, 0, 0), std=(1, 1, 1)), 48, (0.5, 2.0))
+    crops.recolour = lambda image: image
+    colours = torch.tensor(list(COLOURS.values())) / 255
+    seen, voids, padded = 0, 0, 0
+    for index in range(len(train)):
+        for seed in range(6):
+            bench_seed(seed)
+            pixels, labels = crops[index]
+            assert pixels.shape == (3, 48, 48)
+            assert labels.shape == (48, 48)
+            painted = labels > 0
+            seen += int(painted.sum())
+            voids += int((labels < 0).sum())
+            padded += int((pixels.sum(0) == 0).sum())
+            wanted = colours[labels[painted] - 1]
+            wrong = (pixels.permute(1, 2, 0)[painted] - wanted).abs().amax(1) > 0.25
+            assert wrong.float().mean() < 0.05
+            assert (labels[pixels.sum(0) == 0] < 0).all()
+    assert seen > 10_000
+    assert voids > padded > 0
+
+
+def bench_seed(seed):
+    from suites.training.feed import seed_all
+
+    seed_all(seed)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_heads_take_images_of_any_size(name):
+    backbone = tiny(name)
+    images = torch.randn(2, 3, 50, 75)
+    for network in (LinearSegmenter(backbone, 4, layers=2), UperNet(backbone, 4, width=8)):
+        network.eval()
+        with torch.no_grad():
+            assert network.logits(images).shape == (2, 4, 50, 75)
+        network.train()
+        labels = torch.randint(-1, 4, (2, 50, 75))
+        losses = network((images, labels))
+        sum(losses.values()).backward()
+        assert set(losses) == ({"loss"} if network.frozen else {"loss", "auxiliary"})
+        trained = any(p.grad is not None for p in network.backbone.parameters())
+        assert trained is not network.frozen
+        assert not any(p.requires_grad for p in backbone.parameters())
+
+
+def test_pixels_that_count_nowhere_add_nothing():
+    logits = torch.randn(1, 3, 2, 2)
+    labels = torch.tensor([[[0, 1], [-1, -1]]])
+    each = nn.functional.cross_entropy(logits[..., 0, :], labels[:, 0], reduction="sum")
+    torch.testing.assert_close(loss_of(logits, labels), each / 4)
+    assert loss_of(logits, torch.full((1, 2, 2), -1)).item() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("demo:efficientnet-lite0", {"head": "linear", "layers": 4, "lr": 0.01, "iterations": 40}),
+        ("test_resnet", {"head": "upernet", "lr": 0.004, "iterations": 70, "layer_decay": 1.0}),
+    ],
+    ids=["linear", "upernet"],
+)
+def test_it_learns_its_own_training_images(shapes, name, settings, tmp_path):
+    backbone = bench.load(name) if name.startswith("demo:") else tiny(name)
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    options = {**QUICK, **{f"ade20k.{key}": value for key, value in settings.items()}}
+    runs = tmp_path / "runs"
+    record = bench.run(backbone, ["ade20k"], f"segfolder:{shapes}", settings=options, workers=0, runs=runs)
+    found = {m.metric: m for m in record.measurements}
+    assert found["miou"].value > 80
+    assert set(found) == {"miou", "macc", "pixel_acc"}
+    assert found["miou"].headline
+    assert found["miou"].n == 6
+    assert all(m.interval[0] <= m.value <= m.interval[1] for m in found.values())
+    assert found["miou"].details["training"]["batch"] == 6
+    assert found["miou"].details["curve"][-1]["loss"] < found["miou"].details["curve"][0]["loss"]
+    assert "+head=upernet" in found["miou"].protocol or settings["head"] == "linear"
+    # The caller's network is what it was.
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+    # What was kept beside the record is whole: the sums of every image, and drawings.
+    ledger = Ledger(runs)
+    assert ledger.check() == []
+    table = ledger.outcomes(record, found["miou"].outcomes)
+    ratio = table["intersection"].sum(0) / table["union"].sum(0)
+    assert 100 * ratio.mean() == pytest.approx(found["miou"].value)
+    drawings = [path for path in record.artifacts if path.endswith(".png")]
+    assert len(drawings) == 4
+    with Image.open(runs / drawings[0]) as drawing:
+        assert drawing.size == (2 * 80 + 4, 64)
+
+
+def test_the_same_run_gives_the_same_numbers(shapes):
+    first, second = ran(shapes), ran(shapes)
+    assert [m.value for m in first.measurements] == [m.value for m in second.measurements]
+    assert [m.interval for m in first.measurements] == [m.interval for m in second.measurements]
+
+
+def test_a_batch_larger_than_the_data_shrinks_and_several_scales_run(shapes):
+    record = ran(shapes, batch=64, test="multi")
+    assert record.measurements[0].details["training"]["batch"] == 6
+    assert record.measurements[0].details["training"]["asked_batch"] == 64
+    assert "+test=multi" in record.measurements[0].protocol
+
+
+def test_refusals(shapes, tmp_path, features_dir):
+    with pytest.raises(BenchError, match=r"ade20k.stride is larger than ade20k.size"):
+        ran(shapes, stride=65)
+    with pytest.raises(BenchError, match=r"has 4 maps to read, and ade20k.layers asks for 9"):
+        ran(shapes, layers=9)
+    with pytest.raises(BenchError, match="needs masks of class numbers, and demo has none: give --data segfolder:PATH"):
+        bench.run(tiny(), ["ade20k"], "demo", workers=0)
+    with pytest.raises(BenchError, match="suite 'ade20k' runs the network itself"):
+        bench.run(f"features:{features_dir}", ["ade20k"])
+    with pytest.raises(BenchError, match="option ade20k.lr is a number above 0"):
+        ran(shapes, lr=0)
+    Image.fromarray(np.full((64, 80), 9, dtype=np.uint8)).save(shapes / "masks" / "val" / "0.png")
+    with pytest.raises(BenchError, match="holds the label 9, and there are 4 classes"):
+        ran(shapes)
+    (shapes / "images" / "train" / "1.png").write_bytes(b"no image")
+    with pytest.raises(BenchError, match=r"the image .*1.png cannot be read .* mend it"):
+        ran(shapes)
