@@ -17,7 +17,7 @@ from bench.journal import Journal
 from bench.progress import watching
 from bench.record import Measurement, Record, now
 from bench.registry import resolve
-from bench.suite import Needs, Other, Outcomes, Suite, Task
+from bench.suite import Needs, Other, Outcomes, OverSets, Suite, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,9 +49,10 @@ class Source(NamedTuple):
 
 @dataclass
 class Item:
-    """One suite of the run."""
+    """One suite of the run, or one data set of a suite that brings its own."""
 
     name: str
+    """The suite's name, and where it brings data sets the set's: stem of what is kept of it."""
     suite: Suite
     card: Protocol
     needs: Needs
@@ -87,6 +88,8 @@ class Engine:
         self.left_out: dict[Source, dict[str, Any]] = {}
         self._started = time.perf_counter()
         self._opened: dict[str, Splits] = {}
+        self.missing: dict[str, dict[str, str]] = {}
+        """Suite -> SPEC of a data set of its own that is not here -> why."""
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -112,7 +115,7 @@ class Engine:
             lonely = [item.name for item in items if item.needs.teacher and teacher is None]
             if lonely:
                 raise BenchError(f"suite '{lonely[0]}' compares with a teacher: say which with --teacher SPEC")
-            self._open_data(items)
+            items = self._open_data(items)
             others = self._load_others(items)
             inputs = inputs_of(
                 {"the model": student, "the teacher": teacher, **others},
@@ -155,6 +158,7 @@ class Engine:
                 measurements += done[0]
                 outcomes |= done[1]
                 self.timings[item.name] = done[2]
+            measurements += self._summaries(items, measurements)
             return self._record(student, teacher, inputs, plan, measurements, outcomes, journal)
 
     def _items(self, student: Backbone | StoredFeatures) -> list[Item]:
@@ -172,9 +176,19 @@ class Engine:
                 f"--precision {self.request.precision} is that of the forward pass, which {self.request.model} is past"
             )
         items = []
+        bring = [name for name in self.cards if _over_sets(resolve("suites", name)())]
+        if stored and bring:
+            raise BenchError(f"suite '{bring[0]}' brings data sets of its own: stored features are of other samples")
+        if self.request.data is not None and len(bring) == len(self.cards):
+            raise BenchError(f"suite '{bring[0]}' brings data sets of its own: leave --data {self.request.data} out")
         for name, card in self.cards.items():
             suite: Suite = resolve("suites", name)()
             needs = suite.needs(card, student.card)
+            if (over := _over_sets(suite)) is not None:
+                for spec in over.data_sets(card):
+                    part = f"{name}-{spec.replace(':', '-')}"
+                    items.append(Item(part, suite, card, needs, Source(spec, card.precision)))
+                continue
             if stored and needs.backbone:
                 raise BenchError(f"suite '{name}' runs the network itself: it cannot be computed from stored features")
             data = "features" if stored else self.request.data or card.data if needs.splits else NO_DATA
@@ -183,17 +197,51 @@ class Engine:
             items.append(Item(name, suite, card, needs, Source(data, card.precision)))
         return items
 
-    def _open_data(self, items: list[Item]) -> None:
-        """Open every data set before the first forward: a missing one must not cost an hour first."""
+    def _open_data(self, items: list[Item]) -> list[Item]:
+        """Open every data set before the first forward: a missing one must not cost an hour first.
+
+        The items that can be evaluated: of a suite that brings several sets, those that are here.
+        """
         from bench.data.opening import limited, open_data
 
-        for spec in {item.source.data for item in items} - {"features", NO_DATA}:
+        lost: dict[str, BenchError] = {}
+        for spec in sorted({item.source.data for item in items} - {"features", NO_DATA}):
             with self.timed("data"):
-                splits = open_data(spec)
+                try:
+                    splits = open_data(spec)
+                except BenchError as refusal:
+                    lost[spec] = refusal
+                    continue
                 if self.request.limit is not None:
                     limit = self.request.limit
                     splits = splits._replace(train=limited(splits.train, limit), test=limited(splits.test, limit))
                 self._opened[spec] = splits
+        kept = []
+        for item in items:
+            why = lost.get(item.source.data)
+            if why is None:
+                kept.append(item)
+            elif _over_sets(item.suite) is not None:
+                self.missing.setdefault(item.card.suite, {})[item.source.data] = str(why)
+            else:
+                raise why
+        for suite, sets in self.missing.items():
+            if not any(item.card.suite == suite for item in kept):
+                first = next(iter(sets.values()))
+                raise BenchError(f"suite '{suite}' finds none of its data sets ({', '.join(sets)}); the first: {first}")
+            for spec, sentence in sets.items():
+                self.progress.warn(f"{suite} goes without {spec}: {sentence}")
+        return kept
+
+    def _summaries(self, items: list[Item], measurements: list[Measurement]) -> list[Measurement]:
+        """What the suites that bring several data sets say of all of them together."""
+        found: list[Measurement] = []
+        for name, card in self.cards.items():
+            suite = _over_sets(next((item.suite for item in items if item.card.suite == name), None))
+            if suite is not None:
+                mine = [m for m in measurements if m.suite == name]
+                found += suite.summary(card, mine, self.missing.get(name, {}))
+        return found
 
     def _load_others(self, items: list[Item]) -> dict[str, Backbone | StoredFeatures]:
         """The further models that suites name in their options, each loaded once, by SPEC."""
@@ -323,6 +371,7 @@ class Engine:
             batch=self.batch,
             workers=self.workers,
             folder=folder,
+            source=item.source.data,
         )
         start = time.perf_counter()
         last = start
@@ -394,6 +443,11 @@ class Engine:
         if journal is not None:
             journal.remove()
         return record
+
+
+def _over_sets(suite: object) -> OverSets | None:
+    """The suite, when it brings data sets of its own."""
+    return suite if isinstance(suite, OverSets) else None
 
 
 @contextmanager

@@ -80,6 +80,8 @@ class Task:
     folder: Path | None = None
     """Where the suite may keep what it has not finished: there again when the same request is run again, and removed
     when its record is written. None where no record is written."""
+    source: str = ""
+    """The SPEC of the data set."""
     outcomes: dict[int, Outcomes | str] = field(default_factory=dict)
     """Outcome tables by measurement index, filled by `measure`; the runner writes them."""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -155,7 +157,8 @@ class Task:
 class Suite(Protocol):
     """What the registry's ``suites`` room holds: a class without state, one per suite.
 
-    It may say what its options may be: ``options``, a dictionary of `bench.options.Allowed` by name.
+    It may say what its options may be: ``options``, a dictionary of `bench.options.Allowed` by name. One that brings
+    data sets of its own is an `OverSets`.
     """
 
     name: str
@@ -167,6 +170,19 @@ class Suite(Protocol):
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
         """Yield the measurements, the headline marked. Raises `BenchError` for data that cannot be judged."""
+
+
+@runtime_checkable
+class OverSets(Protocol):
+    """A suite that is evaluated on several data sets of its own: one task each, whatever ``--data`` says."""
+
+    def data_sets(self, protocol: ProtocolCard) -> tuple[str, ...]:
+        """Their SPECs. Those that are not here are named and left out; the run stops when none is."""
+
+    def summary(
+        self, protocol: ProtocolCard, measurements: list[Measurement], missing: Mapping[str, str]
+    ) -> Iterator[Measurement]:
+        """What all sets say together. ``missing``: SPEC -> why it is not here."""
 
 
 def engine_of(distribution: str, name: str | None = None) -> Engine:

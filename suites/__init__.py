@@ -6,6 +6,9 @@ TABLE = {
     "knn": Entry("suites.knn:KNN", "k nearest neighbours, weighted vote, exact search"),
     "linear": Entry("suites.linear:Linear", "linear probe on frozen features"),
     "fewshot": Entry("suites.fewshot:FewShot", "probes from 1 to 10 shots and from 1 % and 10 % of train"),
+    "transfer": Entry(
+        "suites.transfer:Transfer", "linear probes on the sets of the transfer tables, and their average"
+    ),
     "ridge": Entry("suites.ridge:Ridge", "ridge regression on one-hot targets, the cheap probe"),
     "quality": Entry("suites.quality:Quality", "label-free quality: RankMe, alpha-ReQ, NESum, uniformity"),
     "finetune": Entry("suites.finetune:FineTune", "a copy trained end to end by a published recipe, its top-1"),

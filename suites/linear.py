@@ -115,8 +115,13 @@ def grid_of(settings: dict[str, Any]) -> list[float]:
     return [float(c) for c in 10 ** np.linspace(settings["low"], settings["high"], settings["points"])]
 
 
-def probe(task: Task, labels: Labels, x: np.ndarray) -> tuple[float, list[dict[str, Any]], Fit]:
-    """(chosen C, the swept path, the fit on all of train at that C)."""
+def probe(
+    task: Task, labels: Labels, x: np.ndarray, held: np.ndarray | None = None
+) -> tuple[float, list[dict[str, Any]], Fit]:
+    """(chosen C, the swept path, the fit on all of train at that C).
+
+    ``held`` bool [N]: the part of train to choose on; None: drawn as the card says.
+    """
     from suites.logreg_path import Path
 
     settings = task.settings
@@ -124,7 +129,8 @@ def probe(task: Task, labels: Labels, x: np.ndarray) -> tuple[float, list[dict[s
     path: list[dict[str, Any]] = []
     fits: dict[float, Fit] = {}
     if len(grid) > 1 or settings["C"] is None:
-        held = holdout(labels.train, settings["holdout"], task.seed, stratified=settings["split"] == "stratified")
+        if held is None:
+            held = holdout(labels.train, settings["holdout"], task.seed, stratified=settings["split"] == "stratified")
         inner = Path(x[~held], labels.train[~held], labels.trained, task.device, intercept=settings["intercept"])
         held_x, held_y = x[held], labels.train[held]
         halving = settings["search"] == "halving"

@@ -1,0 +1,83 @@
+"""Average precision: cases by hand, brute force over every threshold, resampling as repetition."""
+
+import numpy as np
+import pytest
+
+from suites.average_precision import Ranking, along_ranks, average_precision, mean_average_precision
+
+
+def brute(scores, positive, points):
+    """Every distinct score as a threshold, in plain loops."""
+    curve = []
+    for at in sorted(set(scores.tolist()), reverse=True):
+        taken = scores >= at
+        hit = int((taken & positive).sum())
+        curve.append((hit / positive.sum(), hit / taken.sum()))
+    best = lambda r: max([p for recall, p in curve if recall >= r - 1e-12], default=0.0)  # noqa: E731
+    if points:
+        return sum(best(i / (points - 1)) for i in range(points)) / points
+    total, before = 0.0, 0.0
+    for recall, _ in curve:
+        total += (recall - before) * best(recall)
+        before = recall
+    return total
+
+
+def test_by_hand():
+    # Ranks: hit, miss, hit, miss, miss. Precision 1 up to recall 1/2, then 2/3.
+    scores, positive = np.array([5.0, 4, 3, 2, 1]), np.array([True, False, True, False, False])
+    assert average_precision(scores, positive) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert average_precision(scores, positive, 11) == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
+    assert average_precision(scores, np.array([True, True, False, False, False])) == 1
+    assert np.isnan(average_precision(scores, np.zeros(5, dtype=bool)))
+    # Scores all alike know nothing: precision is the share of positives.
+    assert average_precision(np.zeros(5), positive) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("points", [0, 11])
+@pytest.mark.parametrize("seed", range(6))
+def test_brute_force_with_ties(points, seed):
+    rng = np.random.default_rng(seed)
+    scores, positive = rng.integers(0, 12, 60).astype(float), rng.random(60) < (0.1, 0.5)[seed % 2]
+    positive[0] = True
+    assert average_precision(scores, positive, points) == pytest.approx(brute(scores, positive, points))
+    order = rng.permutation(60)
+    assert average_precision(scores[order], positive[order], points) == average_precision(scores, positive, points)
+
+
+@pytest.mark.parametrize("points", [0, 11])
+def test_a_weight_is_a_repetition(points):
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(0, 9, 30).astype(float), rng.random(30) < 0.4
+    weights = rng.multinomial(30, np.full(30, 1 / 30), size=5)
+    got = Ranking(scores, positive).average_precision(weights, points)
+    for row, value in zip(weights, got, strict=True):
+        again = np.repeat(np.arange(30), row)
+        assert value == pytest.approx(brute(scores[again], positive[again], points))
+
+
+def test_difficult_samples_do_not_count_and_classes_without_positives_are_left_out():
+    scores = np.array([[4.0, 1, 0], [3, 2, 0], [2, 3, 0], [1, 4, 0]])
+    targets = np.array([[1, -1, -1], [0, -1, -1], [1, 1, -1], [-1, 0, -1]])
+    value, each, interval = mean_average_precision(scores, targets, 11, replicates=50)
+    assert each == [1.0, 1.0, None]
+    assert value == 1
+    assert interval[0] <= 1 <= interval[1]
+
+
+def test_the_interval_holds_the_value_and_narrows_with_n():
+    rng = np.random.default_rng(1)
+    widths = []
+    for n in (60, 960):
+        targets = np.where(rng.random((n, 3)) < 0.4, 1, -1)
+        value, _, (low, high) = mean_average_precision(targets + 2 * rng.standard_normal((n, 3)), targets, 11)
+        assert low < value < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2.5
+
+
+def test_precision_along_the_ranks():
+    relevant = np.array([[True, False, True, False], [False, False, False, False]])
+    assert along_ranks(relevant, [2, 3]).tolist() == pytest.approx([(1 + 2 / 3) / 2, 0])
+    # One relevant sample lies beyond the ranks that were looked at.
+    assert along_ranks(relevant[:1], [3]).tolist() == pytest.approx([(1 + 2 / 3) / 3])
