@@ -1,6 +1,8 @@
 """``features:DIR``: features that some other framework made, as ``train.npz`` and ``test.npz``.
 
-Each file holds ``x`` float [N, D], ``y`` int [N] and optionally ``logits`` float [N, C] and ``ids`` [N] (text).
+Each file holds ``x`` float [N, D], ``y`` int [N] and optionally ``logits`` float [N, C] and ``ids`` [N] (text). Where
+samples carry several labels ``y`` is int [N, C]: 1 present and 0 absent, or, as in VOC's lists, 1 present, -1 absent
+and 0 not judged (difficult), in both files alike.
 """
 
 from __future__ import annotations
@@ -53,6 +55,9 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
             raise BenchError(
                 f"features: '{label}' has widths {widths} in {train.path} and {test.path}: they must agree"
             )
+    if train.labels.ndim == 2 and min(train.labels.min(), test.labels.min()) == 0:
+        # No absence is marked by -1: 0 is absent. Inside, 0 is always what was not judged.
+        train, test = (split._replace(labels=np.where(split.labels > 0, 1, -1)) for split in (train, test))
     splits = {"train": train, "test": test}
     tensors = {
         f"{name}.{array}": torch.from_numpy(values)
@@ -64,7 +69,11 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         for values in split.arrays.values():
             values.setflags(write=False)
     labels = {name: split.labels for name, split in splits.items()}
-    classes = {int(label): str(label) for label in np.unique(np.concatenate(list(labels.values())))}
+    if train.labels.shape[1:] != test.labels.shape[1:]:
+        shapes = f"{_shape(train.labels)} in {train.path} and {_shape(test.labels)} in {test.path}"
+        raise BenchError(f"features: y has shapes {shapes}: both splits need the same classes")
+    occurring = [np.unique(y) if y.ndim == 1 else np.arange(y.shape[1]) for y in labels.values()]
+    classes = {int(label): str(label) for label in np.unique(np.concatenate(occurring))}
     sets = {
         name: ArrayFeatureSet(
             split.arrays,
@@ -148,8 +157,11 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _labels(path: Path, y: np.ndarray) -> np.ndarray:
-    if y.ndim != 1:
-        raise BenchError(f"features: y in {path} has shape {_shape(y)}, not [N]: give one class number per sample")
+    if y.ndim not in (1, 2) or y.shape[1:] == (0,):
+        raise BenchError(
+            f"features: y in {path} has shape {_shape(y)}, not [N]: give one class number per sample (or [N, C] of 0 "
+            f"and 1 where samples carry several labels)"
+        )
     if y.dtype.kind not in "iu":
         raise BenchError(
             f"features: y in {path} is {y.dtype}, not integer: convert class numbers with y.astype('int64'), names "
@@ -157,6 +169,16 @@ def _labels(path: Path, y: np.ndarray) -> np.ndarray:
         )
     if not len(y):
         raise BenchError(f"features: {path} has no samples")
+    if y.ndim == 2 and not np.isin(y, (-1, 0, 1)).all():
+        raise BenchError(
+            f"features: y in {path} has shape {_shape(y)} and values other than -1, 0 and 1: give one class number per "
+            f"sample as [N], or for each class 1 (present) or 0 (absent), or 1, -1 (absent) and 0 (not judged)"
+        )
+    if y.ndim == 2 and (y.sum(axis=1) == 1).all() and y.min() == 0:
+        raise BenchError(
+            f"features: y in {path} has shape {_shape(y)} and a single 1 in every row: give one class number per "
+            f"sample, y.argmax(axis=1)"
+        )
     if y.dtype == np.uint64 and y.max() > np.iinfo(np.int64).max:
         raise BenchError(f"features: y in {path} has a label beyond 63 bits")
     return y.astype(np.int64)

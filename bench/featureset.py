@@ -17,7 +17,7 @@ class FeatureSet(ABC):
     split: str
     fingerprint: str
     labels: np.ndarray
-    """int64 [N]; [N, C] of -1, 0, 1 for sets with many labels an image."""
+    """int64 [N]; of samples that carry several labels [N, C] of 1 (present), -1 (absent), 0 (not judged: difficult)."""
     ids: Sequence[str]
     classes: dict[int, str]
     """Class name of every label that may occur."""
@@ -60,7 +60,7 @@ class ArrayFeatureSet(FeatureSet):
         self.split = split
         self.fingerprint = fingerprint
         self.ids = ids if ids is not None else [f"{split}/{i}" for i in range(len(labels))]
-        self.classes = classes if classes is not None else {int(c): str(c) for c in np.unique(labels)}
+        self.classes = classes if classes is not None else _numbered(labels)
         self.widths = {name: array.shape[1] for name, array in arrays.items()}
 
     def array(self, name: str) -> np.ndarray:
@@ -70,3 +70,8 @@ class ArrayFeatureSet(FeatureSet):
                 f"evaluate the network itself, or bring that output too"
             )
         return self._arrays[name]
+
+
+def _numbered(labels: np.ndarray) -> dict[int, str]:
+    """Class names for labels without any: of [N, C], those of several labels a sample, the columns' numbers."""
+    return {int(c): str(c) for c in (np.unique(labels) if labels.ndim == 1 else range(labels.shape[1]))}

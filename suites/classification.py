@@ -36,6 +36,11 @@ def labels_of(task: Task) -> Labels:
     """The contiguous labels of both splits. Refuses a split without samples, and a single class."""
     train, test = task.data["train"], task.data["test"]
     for split in (train, test):
+        if split.labels.ndim > 1:
+            raise BenchError(
+                f"{split.dataset} {split.split} gives a sample several labels, and {task.protocol.id} expects one: run "
+                f"knn or linear (logistic regression), which take several"
+            )
         if len(split) == 0:
             raise BenchError(f"{split.dataset} {split.split} holds no samples")
     known = np.unique(train.labels)

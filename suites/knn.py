@@ -12,6 +12,7 @@ from bench.options import Allowed, count, spell, words
 from bench.suite import Needs
 from suites.classification import Labels, accuracies, features_of, labels_of
 from suites.neighbours import ENGINE, ROWS, Neighbours, bank_of, normalised, passes, search
+from suites.targets import is_multilabel, precisions, targets_of
 from suites.vote import Votes, vote
 
 if TYPE_CHECKING:
@@ -52,33 +53,15 @@ class KNN:
 
             yield from knn_tries.evaluate(task)
             return
+        if is_multilabel(task):
+            yield from _precisions(task)
+            return
         labels = labels_of(task)
-        train, test = task.data["train"], task.data["test"]
-        queries = features_of(test, "pooled")
-        zero = int((~queries.any(axis=1)).sum())
-        queries = normalised(queries)
-        bank, empty = bank_of(train, "pooled")
-        zero += empty
-        own = _own(train.ids, test.ids) if train.fingerprint == test.fingerprint else None
-        # Features made elsewhere are fingerprinted by their labels alone: two splits may share those and nothing else.
-        same = own is not None and _are_the_rows(bank, own, queries)
-        own = own if same else None
-        available = len(bank) - (1 if same else 0)
-        asked = settings["k"]
-        reached = {k: min(k, available) for k in asked}
-        most = max(reached.values())
-        with task.progress.stage("kNN search", len(bank) * passes(len(queries), most), "rows") as stage:
-            found = search(bank, queries, most, own=own, device=task.device, stage=stage)
+        found, reached, common = nearest(task)
         headline = headline_of(settings, "k"), headline_of(settings, "temperature")
-        for k in asked:
+        for k in settings["k"]:
+            details = {**({"neighbours": reached[k]} if reached[k] < k else {}), **common}
             for temperature in settings["temperature"]:
-                details: dict[str, Any] = {}
-                if reached[k] < k:
-                    details["neighbours"] = reached[k]
-                if same:
-                    details["own_sample_left_out"] = True
-                if zero:
-                    details["zero_features"] = zero
                 votes = decide(found, labels, reached[k], settings["weight"], temperature)
                 yield from accuracies(
                     task,
@@ -92,6 +75,54 @@ class KNN:
                     details=details,
                     settings={"k": k, "temperature": temperature},
                 )
+
+
+def nearest(task: Task) -> tuple[Neighbours, dict[int, int], dict[str, Any]]:
+    """(neighbours at the largest k, the neighbours that there are for each k asked for, what a record says of it)."""
+    train, test = task.data["train"], task.data["test"]
+    queries = features_of(test, "pooled")
+    zero = int((~queries.any(axis=1)).sum())
+    queries = normalised(queries)
+    bank, empty = bank_of(train, "pooled")
+    zero += empty
+    own = _own(train.ids, test.ids) if train.fingerprint == test.fingerprint else None
+    # Features made elsewhere are fingerprinted by their labels alone: two splits may share those and nothing else.
+    same = own is not None and _are_the_rows(bank, own, queries)
+    available = len(bank) - (1 if same else 0)
+    reached = {k: min(k, available) for k in task.settings["k"]}
+    most = max(reached.values())
+    with task.progress.stage("kNN search", len(bank) * passes(len(queries), most), "rows") as stage:
+        found = search(bank, queries, most, own=own if same else None, device=task.device, stage=stage)
+    details: dict[str, Any] = {}
+    if same:
+        details["own_sample_left_out"] = True
+    if zero:
+        details["zero_features"] = zero
+    return found, reached, details
+
+
+def _precisions(task: Task) -> Iterator[Measurement]:
+    """Several labels a sample: a class scores the share of the votes whose neighbours carry it."""
+    settings = task.settings
+    targets = targets_of(task)
+    found, reached, common = nearest(task)
+    headline = headline_of(settings, "k"), headline_of(settings, "temperature")
+    carried = targets.train > 0
+    for k in settings["k"]:
+        details = {**({"neighbours": reached[k]} if reached[k] < k else {}), **common}
+        for temperature in settings["temperature"]:
+            scores = np.empty(targets.test.shape)
+            for start in range(0, len(scores), QUERIES):
+                rows = slice(start, start + QUERIES)
+                logs = log_weights(found.similarity[rows, : reached[k]], settings["weight"], temperature)
+                weights = np.exp(logs - logs.max(axis=1, keepdims=True))
+                weights /= weights.sum(axis=1, keepdims=True)
+                scores[rows] = np.einsum("qk,qkc->qc", weights, carried[found.index[rows, : reached[k]]])
+            yield from precisions(
+                task, targets, scores, engine=ENGINE, outcome=f"k{k}-T{spell(temperature)}",
+                headline=(k, temperature) == headline, details=details,
+                settings={"k": k, "temperature": temperature},
+            )  # fmt: skip
 
 
 def headline_of(settings: dict[str, Any], option: str) -> Any:

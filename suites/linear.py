@@ -13,6 +13,7 @@ from bench.options import EXPONENT, SHARE, Allowed, count, positive, words
 from bench.suite import Needs, engine_of
 from suites.classification import Labels, accuracies, features_of, labels_of
 from suites.repeats import over_runs
+from suites.targets import is_multilabel
 
 if TYPE_CHECKING:
     from bench.card import Card
@@ -80,6 +81,11 @@ class Linear:
             from suites import sgd_probe
 
             yield from sgd_probe.evaluate(task)
+            return
+        if is_multilabel(task):
+            from suites import logreg_multilabel
+
+            yield from logreg_multilabel.evaluate(task)
             return
         labels = labels_of(task)
         how = task.settings["normalise"]

@@ -75,7 +75,8 @@ class Path:
         self.n = len(x)
         raw = torch.tensor(x, device=device)
         # Squares of features beyond 1e19 overflow float32, those below 1e-19 vanish: in units of their largest neither.
-        self._unit = 2.0 ** math.floor(math.log2(float(raw.abs().max()) or 1.0))
+        exponent = math.floor(math.log2(float(raw.abs().max()) or 1.0))
+        self._unit = 2.0**exponent if abs(exponent) > 30 else 1.0
         raw = in_units(raw, self._unit)
         self._mean = raw.mean(dim=0, dtype=torch.float64)
         if not intercept:
@@ -88,12 +89,20 @@ class Path:
         self._spread = values.clamp_min(0)
         self._rotation = vectors
         self._x = centred @ vectors.float()
-        self._y = torch.from_numpy(y).to(device)
-        counts = torch.bincount(self._y, minlength=classes).double()
-        # Where W = 0, the best intercepts are the log frequencies.
-        self._start = torch.log((counts + 1e-9) / self.n)
         # An accelerator wants few large products; a processor wants rows that fit its cache.
         self._rows = ROWS if self._x.device.type == "cpu" else 1 << 17
+        # scikit-learn's one weight vector for two classes is the difference of ours: |v|^2 = 2 (|w0|^2 + |w1|^2).
+        self._strength = 2 if classes == 2 else 1
+        self._start, self._curvature = self._learn_from(y)
+
+    def _learn_from(self, y: np.ndarray) -> tuple[Tensor, float]:
+        """(the best intercepts where W = 0, the mean curvature of the loss there)."""
+        self._y = torch.from_numpy(y).to(self._x.device)
+        counts = torch.bincount(self._y, minlength=self.classes).double()
+        # The log frequencies. Boehning's bound on the softmax's curvature is 1/2; what is left of it at them is less.
+        start = torch.log((counts + 1e-9) / self.n)
+        p = torch.softmax(start, dim=0)
+        return start, float((p * (1 - p)).mean().clamp_min(1e-4))
 
     def fit(
         self,
@@ -118,9 +127,8 @@ class Path:
             b = torch.from_numpy(start.bias).to(b) + self._mean @ weight
         fits = []
         for c in sorted(penalties):
-            # scikit-learn's one weight vector for two classes is the difference of ours: |v|^2 = 2 (|w0|^2 + |w1|^2).
             # Features smaller by the unit need weights larger by it: |W|^2 and with it C count in its square.
-            penalty = (2 if self.classes == 2 else 1) / (c * self._unit**2 * self.n)
+            penalty = self._strength / (c * self._unit**2 * self.n)
             w, b, iterations, converged, loss = self._solve(penalty, w, b, tol, max_iter)
             fit = self._back(c, w, b, iterations, converged, loss)
             if each is not None:
@@ -131,9 +139,7 @@ class Path:
     def _solve(
         self, penalty: float, w: Tensor, b: Tensor, tol: float, max_iter: int
     ) -> tuple[Tensor, Tensor, int, bool, float]:
-        # Boehning's bound on the softmax's curvature is 1/2; what is left of it at these class frequencies is less.
-        p = torch.softmax(self._start, dim=0)
-        curvature = float((p * (1 - p)).mean().clamp_min(1e-4))
+        curvature = self._curvature
         # Directions without spread, but for rounding, have no curvature: they must not run away at weak penalties.
         spread = self._spread.clamp_min(1e-14 * float(self._spread[-1]))
         scale = (curvature * spread + penalty).rsqrt()[:, None]

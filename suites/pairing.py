@@ -100,6 +100,11 @@ def logits_of(task: Task, networks: Mapping[str, Network], splits: list[str]) ->
     wish = task.settings["logits"]
     if wish not in ("auto", "own", "probe"):
         raise BenchError(f"{task.protocol.suite}.logits is auto, own or probe, not '{wish}'")
+    if any(task.data[split].labels.ndim > 1 for split in splits):
+        raise BenchError(
+            f"{task.data[splits[0]].dataset} gives a sample several labels, and suite '{task.protocol.suite}' compares "
+            f"predictions of one"
+        )
     classes = np.array(sorted(task.data[splits[0]].classes), dtype=np.int64)
     if wish != "probe":
         reasons = [why for network in networks.values() if (why := _lacks(network, classes, splits, wish == "own"))]

@@ -14,7 +14,7 @@ from bench.text import printable
 
 
 class Labelled:
-    """``labels`` int64 [N], or [N, C] of -1, 0 (absent), 1 (present) for a multi-label set.
+    """``labels`` int64 [N], or [N, C] of 1 (present), -1 (absent), 0 (not judged) for a multi-label set.
 
     ``class_ids``: the labels that may occur, in the order of ``classes``; by default 0 to C - 1.
     """

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import bench
 from adapters.features import load
 from bench.errors import BenchError
+from bench.ledger import Ledger
 
 X = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
 Y = np.array([5, 5, 9, 9, 30, 30])
@@ -71,6 +73,28 @@ def test_ids_and_unknown_arrays(tmp_path: Path) -> None:
     assert list(stored.train.ids) == names.tolist()
     assert next(iter(stored.test.ids)) == "test/0"
     assert stored.card.notes == ["train.npz: not read: extra"]
+
+
+def test_samples_that_carry_several_labels(tmp_path: Path) -> None:
+    several = np.array([[1, -1, 0], [-1, -1, 1], [1, 1, -1], [0, 1, -1], [-1, -1, -1], [1, -1, 1]])
+    stored = load(str(_save(tmp_path, train={"x": X, "y": several}, test={"x": X, "y": several[::-1]})))
+    np.testing.assert_array_equal(stored.train.labels, several)
+    plain = load(str(_save(tmp_path, train={"x": X, "y": abs(several)}, test={"x": X, "y": abs(several)})))
+    np.testing.assert_array_equal(plain.train.labels, 2 * abs(several) - 1)
+    stored = load(str(_save(tmp_path, train={"x": X, "y": several}, test={"x": X, "y": several[::-1]})))
+    assert stored.train.classes == {0: "0", 1: "1", 2: "2"}
+    assert len(stored.train) == 6
+    assert stored.train.fingerprint != stored.test.fingerprint
+    settings = {"knn.k": 3, "linear.C": 1}
+    record = bench.run(f"features:{tmp_path}", ["knn", "linear"], settings=settings, runs=tmp_path / "r")
+    found = {(m.suite, m.metric) for m in record.measurements}
+    assert found == {("knn", "map"), ("knn", "map11"), ("linear", "map"), ("linear", "map11")}
+    assert Ledger(tmp_path / "r").check() == []
+    with pytest.raises(BenchError, match="expects one: run knn or linear"):
+        bench.run(f"features:{tmp_path}", ["ridge"])
+    for wrong, words in ((several + 1, "values other than -1, 0 and 1"), (several[:, :2], "both splits need the same")):
+        with pytest.raises(BenchError, match=words):
+            load(str(_save(tmp_path, train={"x": X, "y": several}, test={"x": X, "y": wrong})))
 
 
 def test_compressed_and_fortran_order(tmp_path: Path) -> None:

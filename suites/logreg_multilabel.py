@@ -1,0 +1,113 @@
+"""One-vs-rest L2 logistic regression for samples with several labels: all classes' problems solved as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.errors import BenchError
+from bench.suite import engine_of
+from suites.average_precision import mean_average_precision
+from suites.classification import features_of
+from suites.linear import grid_of, prepared
+from suites.logreg_path import Fit, Path
+from suites.targets import precisions, targets_of
+
+if TYPE_CHECKING:
+    from bench.record import Measurement
+    from bench.suite import Task
+
+
+class OneVsRest(Path):
+    """scikit-learn's binary problem of every class at the same C: C * sum of logistic losses + 1/2 |w|^2 each.
+
+    Their sum falls apart into the classes, so its solution is theirs. A sample counts nothing for a class for which it
+    is not judged (0).
+    """
+
+    def __init__(self, x: np.ndarray, targets: np.ndarray, device: str = "cpu", *, intercept: bool = True) -> None:
+        """``x`` float32 [N, D], ``targets`` int [N, C] of 1 (present), -1 (absent), 0 (not judged)."""
+        super().__init__(x, targets, targets.shape[1], device, intercept=intercept)
+        self._strength = 1
+
+    def _learn_from(self, y: np.ndarray) -> tuple[Tensor, float]:
+        targets = torch.from_numpy(np.ascontiguousarray(y.T)).to(self._x.device)
+        self._judged = (targets != 0).float()
+        self._present = (targets > 0).float()
+        counts = self._judged.sum(dim=1, dtype=torch.float64)
+        # A class that is always, or never, present has no finite best intercept: half a sample stands against it.
+        share = (self._present.sum(dim=1, dtype=torch.float64) + 0.5) / (counts + 1)
+        return torch.logit(share), float((share * (1 - share)).mean().clamp_min(1e-4))
+
+    def _mean_loss(self, weight: Tensor, bias: Tensor) -> tuple[float, Tensor, Tensor]:
+        k, d = weight.shape
+        g = torch.zeros(k, d, dtype=torch.float64, device=weight.device)
+        gb = torch.zeros(k, dtype=torch.float64, device=weight.device)
+        loss = torch.zeros((), dtype=torch.float64, device=weight.device)
+        for start in range(0, self.n, self._rows):
+            part = slice(start, start + self._rows)
+            x, present, judged = self._x[part], self._present[:, part], self._judged[:, part]
+            logits = torch.addmm(bias[:, None], weight, x.T)
+            losses = torch.nn.functional.softplus(logits) - present * logits
+            loss += (losses * judged).sum(dtype=torch.float64)
+            residual = (torch.sigmoid(logits) - present) * judged
+            g += residual @ x
+            gb += residual.sum(dim=1, dtype=torch.float64)
+        return float(loss) / self.n, g.T / self.n, gb / self.n
+
+
+def evaluate(task: Task) -> Iterator[Measurement]:
+    """Choose C by 11-point mAP on a hold-out, fit again on all of train, report both mean average precisions."""
+    settings = task.settings
+    targets = targets_of(task)
+    how = settings["normalise"]
+    x, test = (prepared(features_of(task.data[split], "pooled"), how) for split in ("train", "test"))
+    grid = grid_of(settings)
+    path: list[dict[str, Any]] = []
+    fits: dict[float, Fit] = {}
+    if settings["C"] is None:
+        held = held_out(len(x), settings["holdout"], task.seed)
+        inner = OneVsRest(x[~held], targets.train[~held], task.device, intercept=settings["intercept"])
+        with task.progress.stage("logistic path", len(grid), "penalties") as stage:
+
+            def note(fit: Fit) -> None:
+                value, _, _ = mean_average_precision(fit.logits(x[held]), targets.train[held], 11, replicates=0)
+                if value != value:
+                    raise BenchError(
+                        f"the part of {task.data['train'].dataset} held out shows no class at all: set linear.C to a "
+                        f"number"
+                    )
+                path.append(
+                    {"C": fit.C, "holdout_map11": 100 * value, "iterations": fit.iterations,
+                     "converged": fit.converged}
+                )  # fmt: skip
+                fits[fit.C] = fit
+                stage.advance()
+
+            inner.fit(grid, each=note, tol=settings["path_tol"], max_iter=settings["max_iter"])
+    # Of equals, the strongest penalty.
+    chosen = max(path, key=lambda point: (point["holdout_map11"], -point["C"]))["C"] if path else grid[0]
+    with task.progress.stage("logistic refit", 1, "fit") as stage:
+        whole = OneVsRest(x, targets.train, task.device, intercept=settings["intercept"])
+        (fit,) = whole.fit([chosen], tol=settings["tol"], max_iter=settings["max_iter"], start=fits.get(chosen))
+        stage.advance()
+    details: dict[str, Any] = {"path": path, "chosen": chosen}
+    details |= {"iterations": fit.iterations, "converged": fit.converged}
+    if len(path) > 1 and chosen in (grid[0], grid[-1]):
+        details["at_edge_of_grid"] = True
+    yield from precisions(
+        task, targets, fit.logits(test), engine=engine_of("torch", "bench-lbfgs+torch"), outcome=f"C{chosen:g}",
+        headline=True, selection="holdout" if path else "none", details=details, settings={}, seeds=[task.seed],
+        feature={**task.feature(), "norm": how},
+    )  # fmt: skip
+
+
+def held_out(n: int, share: float, seed: int) -> np.ndarray:
+    """bool [n]: a random part of about ``share``, at least one sample and not all."""
+    held = np.zeros(n, dtype=bool)
+    held[np.random.default_rng(seed).permutation(n)[: min(max(round(share * n), 1), n - 1)]] = True
+    return held
