@@ -120,7 +120,7 @@ def _precisions(task: Task) -> Iterator[Measurement]:
                 scores[rows] = np.einsum("qk,qkc->qc", weights, carried[found.index[rows, : reached[k]]])
             yield from precisions(
                 task, targets, scores, engine=ENGINE, outcome=f"k{k}-T{spell(temperature)}",
-                headline=(k, temperature) == headline, details=details,
+                headline="map" if (k, temperature) == headline else None, details=details,
                 settings={"k": k, "temperature": temperature},
             )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from suites.classification import features_of
 from suites.linear import grid_of, prepared
 from suites.logreg_path import Fit, Path
 from suites.targets import precisions, targets_of
+from suites.validation import held_of
 
 if TYPE_CHECKING:
     from bench.record import Measurement
@@ -38,9 +39,10 @@ class OneVsRest(Path):
         targets = torch.from_numpy(np.ascontiguousarray(y.T)).to(self._x.device)
         self._judged = (targets != 0).float()
         self._present = (targets > 0).float()
-        counts = self._judged.sum(dim=1, dtype=torch.float64)
-        # A class that is always, or never, present has no finite best intercept: half a sample stands against it.
-        share = (self._present.sum(dim=1, dtype=torch.float64) + 0.5) / (counts + 1)
+        counts, present = (x.sum(dim=1, dtype=torch.float64) for x in (self._judged, self._present))
+        # A class that is always, or never, present has nothing to tell apart: it keeps weights of 0.
+        self._judged[(present == 0) | (present == counts)] = 0
+        share = (present + 0.5) / (counts + 1)
         return torch.logit(share), float((share * (1 - share)).mean().clamp_min(1e-4))
 
     def _mean_loss(self, weight: Tensor, bias: Tensor) -> tuple[float, Tensor, Tensor]:
@@ -60,8 +62,11 @@ class OneVsRest(Path):
         return float(loss) / self.n, g.T / self.n, gb / self.n
 
 
-def evaluate(task: Task) -> Iterator[Measurement]:
-    """Choose C by 11-point mAP on a hold-out, fit again on all of train, report both mean average precisions."""
+def evaluate(task: Task, facts: Mapping[str, Any] | None = None, *, headline: str = "map") -> Iterator[Measurement]:
+    """Choose C by 11-point mAP on a hold-out, fit again on all of train, report both mean average precisions.
+
+    ``headline``: ``map`` or ``map11``; ``facts`` go to the details.
+    """
     settings = task.settings
     targets = targets_of(task)
     how = settings["normalise"]
@@ -70,7 +75,7 @@ def evaluate(task: Task) -> Iterator[Measurement]:
     path: list[dict[str, Any]] = []
     fits: dict[float, Fit] = {}
     if settings["C"] is None:
-        held = held_out(len(x), settings["holdout"], task.seed)
+        held = held_of(task, task.data["train"])
         inner = OneVsRest(x[~held], targets.train[~held], task.device, intercept=settings["intercept"])
         with task.progress.stage("logistic path", len(grid), "penalties") as stage:
 
@@ -95,19 +100,12 @@ def evaluate(task: Task) -> Iterator[Measurement]:
         whole = OneVsRest(x, targets.train, task.device, intercept=settings["intercept"])
         (fit,) = whole.fit([chosen], tol=settings["tol"], max_iter=settings["max_iter"], start=fits.get(chosen))
         stage.advance()
-    details: dict[str, Any] = {"path": path, "chosen": chosen}
+    details: dict[str, Any] = {"path": path, "chosen": chosen, **(facts or {})}
     details |= {"iterations": fit.iterations, "converged": fit.converged}
     if len(path) > 1 and chosen in (grid[0], grid[-1]):
         details["at_edge_of_grid"] = True
     yield from precisions(
         task, targets, fit.logits(test), engine=engine_of("torch", "bench-lbfgs+torch"), outcome=f"C{chosen:g}",
-        headline=True, selection="holdout" if path else "none", details=details, settings={}, seeds=[task.seed],
+        headline=headline, selection="holdout" if path else "none", details=details, settings={}, seeds=[task.seed],
         feature={**task.feature(), "norm": how},
     )  # fmt: skip
-
-
-def held_out(n: int, share: float, seed: int) -> np.ndarray:
-    """bool [n]: a random part of about ``share``, at least one sample and not all."""
-    held = np.zeros(n, dtype=bool)
-    held[np.random.default_rng(seed).permutation(n)[: min(max(round(share * n), 1), n - 1)]] = True
-    return held

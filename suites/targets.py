@@ -62,11 +62,14 @@ def precisions(
     *,
     engine: Engine,
     outcome: str,
-    headline: bool = False,
+    headline: str | None = None,
     details: dict[str, Any] | None = None,
     **more: Any,
 ) -> Iterator[Measurement]:
-    """``map`` (all points; the headline) and ``map11`` (VOC 2007) on the test split from ``scores`` float [N, C]."""
+    """``map`` (all points) and ``map11`` (VOC 2007) on the test split from ``scores`` float [N, C].
+
+    ``headline``: the metric that carries it, if any.
+    """
     table = Outcomes(outcome, {"targets": targets.test, "scores": scores.astype(np.float32)})
     details = dict(details or {})
     if missing := [name for name, any_ in zip(targets.names, (targets.test > 0).sum(axis=0), strict=True) if not any_]:
@@ -84,7 +87,7 @@ def precisions(
             metric, 100 * value, n=len(scores), engine=engine,
             interval=(100 * max(0.0, value - half), 100 * min(1.0, value + half)),
             interval_method="bootstrap over samples, centred", outcomes=table,
-            headline=headline and metric == "map",
+            headline=metric == headline,
             details={
                 **details,
                 "per_class": {name: 100 * ap for name, ap in zip(targets.names, each, strict=True) if ap is not None},

@@ -62,9 +62,9 @@ class Transfer:
         if row.group:
             facts["group"] = row.group
         if train.labels.ndim > 1:
-            from suites import multilabel
+            from suites import logreg_multilabel
 
-            yield from multilabel.evaluate(task, facts)
+            yield from logreg_multilabel.evaluate(task, facts, headline=row.metric)
             return
         if row.metric == "map11":
             raise BenchError(f"{task.source} has one label an image here, and its table counts many")

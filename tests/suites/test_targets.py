@@ -80,7 +80,8 @@ def test_classes_always_never_or_nowhere_present():
     y, t = y.copy(), t.copy()
     y[:, 0], y[:, 1], t[:, 2] = 1, -1, np.minimum(t[:, 2], 0)
     for suite in ("knn", "linear"):
-        found, _ = evaluate(suite, (x, y), (q, t))
+        found, made = evaluate(suite, (x, y), (q, t))
+        assert len(set(made.outcomes[0].arrays["scores"][:, 1])) == 1, "nothing was learnt of it"
         assert found[0].details["without_test_samples"] == ["2"]
         assert found[0].details["without_training_samples"] == {"classes": ["1"]}
         assert set(found[0].details["per_class"]) == {"0", "1", "3", "4"}
