@@ -16,6 +16,7 @@ from bench.files import at_home
 if TYPE_CHECKING:
     from bench.backbone import Backbone
     from bench.progress import Progress
+    from bench.ranks import Ranks
     from bench.record import Record
     from bench.request import Request
     from bench.stored import StoredFeatures
@@ -84,6 +85,7 @@ def run(
     workers: int | None = None,
     limit: int | None = None,
     trust: bool = False,
+    launcher: str = "local",
     progress: Progress | None = None,
 ) -> Record:
     """Evaluate ``model`` by ``suites`` on ``data`` and return the Record.
@@ -122,7 +124,7 @@ def run(
     )
     return carry_out(
         request, model=model, teacher=teacher, runs=runs, device=device, batch=batch, workers=workers, trust=trust,
-        progress=progress,
+        launcher=launcher, progress=progress,
     )  # fmt: skip
 
 
@@ -159,9 +161,19 @@ def repeat(
     batch: int | None = None,
     workers: int | None = None,
     trust: bool = False,
+    launcher: str = "local",
     progress: Progress | None = None,
 ) -> Record:
     """The run of a record again: same request, and refused when weights or data are no longer those of the record."""
+    request, old = recorded(record)
+    return carry_out(
+        request, runs=runs, device=device, batch=batch, workers=workers, trust=trust, launcher=launcher,
+        progress=progress, expect=old,
+    )  # fmt: skip
+
+
+def recorded(record: str | Path) -> tuple[Request, Record]:
+    """The record in a file, and the request that it was made from. Raises `BenchError` when it cannot be repeated."""
     from bench.ledger import read
     from bench.request import Request
 
@@ -175,9 +187,7 @@ def repeat(
         ) from None
     if "live" in (request.model, request.teacher):
         raise BenchError(f"{path} was made from a live module in a training loop: there is no checkpoint to run again")
-    return carry_out(
-        request, runs=runs, device=device, batch=batch, workers=workers, trust=trust, progress=progress, expect=old
-    )  # fmt: skip
+    return request, old
 
 
 def carry_out(
@@ -190,15 +200,19 @@ def carry_out(
     batch: int | None = None,
     workers: int | None = None,
     trust: bool = False,
+    launcher: str = "local",
+    ranks: Ranks | None = None,
     progress: Progress | None = None,
     expect: Record | None = None,
     reuse: bool = False,
 ) -> Record:
     """Check the request, load what it names, and hand over to the engine.
 
-    ``expect``: the record that this run repeats. ``reuse``: give back the ledger's record of the very same plan, where
-    it has one, instead of a second one.
+    ``launcher``: ``torchrun`` has several processes share the forward passes. ``ranks``: this is one of several
+    processes that somebody else started for the same request. ``expect``: the record that this run repeats.
+    ``reuse``: give back the ledger's record of the very same plan, where it has one, instead of a second one.
     """
+    from bench import launchers
     from bench.files import check_writable
     from bench.progress import Progress
 
@@ -206,6 +220,12 @@ def carry_out(
     batch, workers = _whole("batch", batch, 1), _whole("workers", workers, 0)
     if progress is not None and not isinstance(progress, Progress):
         raise BenchError(f"progress is a bench.progress.Progress, not a {type(progress).__name__}")
+    launchers.check(launcher)
+    if launcher not in ("local", "torchrun"):
+        raise BenchError(f"launcher '{launcher}' sends runs elsewhere: that is for bench run and bench sweep")
+    loaded = [given for given in (model, teacher) if given is not None and not isinstance(given, str | Path)]
+    if launcher != "local" and loaded:
+        raise BenchError(f"launcher '{launcher}' needs SPECs that other processes can load, not a model in memory")
     if runs is not None:
         if not isinstance(runs, str | Path) or not str(runs).strip() or "\0" in str(runs):
             raise BenchError(f"runs is the path of a folder, not {runs!r:.80}")
@@ -213,6 +233,7 @@ def carry_out(
 
     from bench.engine import Engine
 
+    progress = progress or Progress(quiet=True)
     engine = Engine(
         request,
         cards,
@@ -220,11 +241,42 @@ def carry_out(
         device=device,
         batch=batch,
         workers=workers,
-        progress=progress or Progress(quiet=True),
+        ranks=ranks,
+        progress=progress,
     )
     with engine.timed("load"):
-        live = request.model if model is None else model
-        student = load(live, request.arch, request.weights_key, trust) if isinstance(live, str | Path) else live
-        other = request.teacher if teacher is None else teacher
-        guide = load(other, trust=trust) if isinstance(other, str | Path) else other
+        student = _loaded(model, request.model, request.arch, request.weights_key, trust)
+        guide = _loaded(teacher, request.teacher, None, None, trust)
+    assert student is not None
+    if launcher == "torchrun":
+        from bench.launchers.torchrun import fill
+
+        with engine.timed("share"):
+            fill(request, device=device, batch=batch, workers=workers, trust=trust, progress=progress)
     return engine.run(student, guide, expect=expect, reuse=reuse)
+
+
+def share(request: Request, ranks: Ranks, *, device: str, batch: int | None, workers: int | None, trust: bool) -> None:
+    """Make this rank's share of the features that ``request`` reads, in the store; evaluate nothing."""
+    from bench.engine import Engine
+    from bench.progress import Progress
+    from bench.ranks import device_of
+
+    engine = Engine(
+        request, request.cards(), runs=None, device=device_of(device, ranks), batch=batch, workers=workers,
+        ranks=ranks, progress=Progress(quiet=True),
+    )  # fmt: skip
+    student = _loaded(None, request.model, request.arch, request.weights_key, trust)
+    assert student is not None
+    engine.share(student, _loaded(None, request.teacher, None, None, trust))
+
+
+def _loaded(
+    given: str | Path | Backbone | StoredFeatures | None,
+    spec: str | None,
+    arch: str | None,
+    weights_key: str | None,
+    trust: bool,
+) -> Backbone | StoredFeatures | None:
+    found = spec if given is None else given
+    return load(found, arch, weights_key, trust) if isinstance(found, str | Path) else found

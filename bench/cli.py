@@ -44,6 +44,9 @@ Trust = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result document alone on stdout.")]
 Runs = Annotated[Path, typer.Option(help="The ledger: the folder where records gather.", metavar="DIR", parser=_folder)]
+Launcher = Annotated[
+    str, typer.Option(help="local, torchrun (share the forward passes), ray or slurm (send runs elsewhere).")
+]
 Data = Annotated[str | None, typer.Option(help="demo, a name under $BENCH_DATA, or kind:PATH.", metavar="SPEC")]
 
 
@@ -82,7 +85,7 @@ def run(
     batch: Annotated[int | None, typer.Option(help="Images per forward (default: found by itself).", min=1)] = None,
     workers: Annotated[int | None, typer.Option(help="Decoding processes (default: by the cores).", min=0)] = None,
     limit: Annotated[int | None, typer.Option(help="Use N samples of each split, spread over classes.", min=1)] = None,
-    launcher: Annotated[str, typer.Option(help="local.")] = "local",
+    launcher: Launcher = "local",
     from_: Annotated[
         Path | None, typer.Option("--from", help="Repeat the run of a record.", metavar="RECORD.json")
     ] = None,
@@ -90,42 +93,37 @@ def run(
     json: Json = False,
 ) -> None:
     """Evaluate a model by one or more suites and write a record."""
-    if launcher != "local":
-        raise BenchError(f"--launcher {launcher} is not available in this version: there is 'local'")
     asked = {
         "--model": model, "--suite": suite, "--data": data, "--teacher": teacher, "--arch": arch,
         "--weights-key": weights_key, "--protocol": protocol or None, "--set": set_ or None, "--name": name,
         "--seed": seed, "--precision": precision, "--limit": limit,
     }  # fmt: skip
     with console.result() as out:
+        from bench import api, launchers
+        from bench.request import Request, parse_pairs
+
+        expect = None
         if from_ is not None:
             extra = [flag for flag, value in asked.items() if value is not None]
             if extra:
                 raise BenchError(f"--from repeats a record as it was, so {', '.join(extra)} cannot go with it")
-            from bench.api import repeat
-
-            record = repeat(
-                from_, runs=runs, device=device, batch=batch, workers=workers, trust=trust_checkpoint,
-                progress=_progress(),
-            )  # fmt: skip
+            request, expect = api.recorded(from_)
         else:
             if not model or not suite:
                 missing = "--model SPEC" if not model else "--suite NAMES"
                 raise BenchError(
                     f"bench run needs {missing}: bench run --model demo:mobilenetv2 --suite knn --data demo"
                 )
-            from bench.request import parse_pairs
-
-            protocols = parse_pairs(protocol or [], "--protocol", "suite=name")
-            settings = parse_pairs(set_ or [], "--set", "suite.option=value")
-            from bench.api import run as run_
-
-            record = run_(
-                model, _names(suite), data, teacher=teacher, arch=arch,
-                weights_key=weights_key, protocols=protocols, settings=settings, runs=runs, name=name,
-                seed=seed or 0, device=device, precision=precision or "auto", batch=batch, workers=workers,
-                limit=limit, trust=trust_checkpoint, progress=_progress(),
+            request = Request.of(
+                model=model, suites=list(dict.fromkeys(_names(suite))), data=data, teacher=teacher, arch=arch,
+                weights_key=weights_key, protocols=parse_pairs(protocol or [], "--protocol", "suite=name"),
+                settings=parse_pairs(set_ or [], "--set", "suite.option=value"), seed=seed or 0,
+                precision=precision or "auto", limit=limit, name=name,
             )  # fmt: skip
+        place = launchers.Place(runs, device, batch, workers, trust_checkpoint)
+        record = launchers.record_of(launcher, request, place, _progress(), expect)
+        if record is None:  # This process only helped another one.
+            return
     _show(record, runs, as_json=json, out=out)
 
 
@@ -136,17 +134,20 @@ def sweep(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     batch: Annotated[int | None, typer.Option(help="Images per forward (default: found by itself).", min=1)] = None,
     workers: Annotated[int | None, typer.Option(help="Decoding processes (default: by the cores).", min=0)] = None,
-    launcher: Annotated[str, typer.Option(help="local.")] = "local",
+    launcher: Launcher = "local",
     plan: Annotated[bool, typer.Option("--plan", help="Show the runs and their cost, and compute nothing.")] = False,
     trust_checkpoint: Trust = False,
     json: Json = False,
 ) -> None:
     """Many models x suites x data from one file; exit code 2 when a run failed, the others done."""
+    from bench import launchers
     from bench import sweep as sweeping
     from bench.listing import aligned
+    from bench.ranks import of_torchrun
 
-    if launcher != "local":
-        raise BenchError(f"--launcher {launcher} is not available in this version: there is 'local'")
+    launchers.check(launcher)
+    if of_torchrun() is not None:
+        raise BenchError("a sweep starts its own processes: call it without torchrun, with --launcher torchrun")
     with console.result() as out:
         requests = sweeping.read(file)
         progress = _progress()
@@ -158,8 +159,9 @@ def sweep(
         if not plan:
             progress.say(aligned([{k: v for k, v in row.items() if k != "numbers"} for row in sweeping.rows(steps)]))
             sweeping.carry(
-                steps, runs, device=device, batch=batch, workers=workers, trust=trust_checkpoint, progress=progress
-            )
+                steps, runs, launcher=launcher, device=device, batch=batch, workers=workers, trust=trust_checkpoint,
+                progress=progress,
+            )  # fmt: skip
     if json:
         from json import dumps
 

@@ -28,9 +28,13 @@ if TYPE_CHECKING:
     from bench.featureset import FeatureSet
     from bench.progress import Progress
     from bench.protocol import Protocol
+    from bench.ranks import Ranks
     from bench.request import Request
     from bench.stored import StoredFeatures
 
+
+Known = dict[tuple[int, "Source"], Mapping[str, "FeatureSet"]]
+"""Features by model (its id) and source, so that each is extracted once."""
 
 OPTIONAL = ("logits",)
 """Outputs that a teacher or baseline may lack although the student has them."""
@@ -72,6 +76,7 @@ class Engine:
         batch: int | None,
         workers: int | None,
         progress: Progress,
+        ranks: Ranks | None = None,
     ) -> None:
         from bench.device import choose
 
@@ -81,6 +86,7 @@ class Engine:
         self.batch = batch
         self.workers = workers
         self.progress = progress
+        self.ranks = ranks
         self.device: torch.device = choose(device)
         self.timings: dict[str, float] = {}
         self.forwarded = 0
@@ -131,24 +137,11 @@ class Engine:
             journal = Journal(self.runs, plan) if self.runs is not None else None
             measurements: list[Measurement] = []
             outcomes: dict[str, dict[str, np.ndarray]] = {}
-            features: dict[tuple[int, Source], Mapping[str, FeatureSet]] = {}
+            features: Known = {}
             for item in items:
                 done = journal.load(item.name) if journal is not None else None
                 if done is None:
-                    if item.needs.backbone and not item.needs.features:
-                        data = self._labels(item)
-                    else:
-                        data = self._features(student, item.source, items, features)
-                    guide = None
-                    if teacher is not None and item.needs.teacher:
-                        guide = self._features(teacher, item.source, items, features, company=True)
-                    company = {
-                        role: Other(
-                            others[spec].card,
-                            self._features(others[spec], item.source, items, features, company=True),
-                        )
-                        for role, spec in item.needs.others
-                    }
+                    data, guide, company = self._read(item, items, student, teacher, others, features)
                     folder = journal.folder / item.name if journal is not None else None
                     done = self._evaluate(item, student, data, teacher, guide, company, folder)
                     if journal is not None:
@@ -160,6 +153,39 @@ class Engine:
                 self.timings[item.name] = done[2]
             measurements += self._summaries(items, measurements)
             return self._record(student, teacher, inputs, plan, measurements, outcomes, journal)
+
+    def share(self, student: Backbone | StoredFeatures, teacher: Backbone | StoredFeatures | None = None) -> None:
+        """Extract what `run` would read, as one of several ranks; evaluate and write nothing but the store."""
+        with watching(self.progress):
+            items = self._items(student)
+            self._open_data(items)
+            others = self._load_others(items)
+            features: Known = {}
+            for item in items:
+                self._read(item, items, student, teacher, others, features)
+
+    def _read(
+        self,
+        item: Item,
+        items: list[Item],
+        student: Backbone | StoredFeatures,
+        teacher: Backbone | StoredFeatures | None,
+        others: Mapping[str, Backbone | StoredFeatures],
+        known: Known,
+    ) -> tuple[Mapping[str, FeatureSet], Mapping[str, FeatureSet] | None, dict[str, Other]]:
+        """The features that a suite reads: the student's, the teacher's, and those of further models by role."""
+        if item.needs.backbone and not item.needs.features:
+            data = self._labels(item)
+        else:
+            data = self._features(student, item.source, items, known)
+        guide = None
+        if teacher is not None and item.needs.teacher:
+            guide = self._features(teacher, item.source, items, known, company=True)
+        company = {
+            role: Other(others[spec].card, self._features(others[spec], item.source, items, known, company=True))
+            for role, spec in item.needs.others
+        }
+        return data, guide, company
 
     def _items(self, student: Backbone | StoredFeatures) -> list[Item]:
         from bench.stored import StoredFeatures
@@ -284,7 +310,7 @@ class Engine:
         model: Backbone | StoredFeatures,
         source: Source,
         items: list[Item],
-        known: dict[tuple[int, Source], Mapping[str, FeatureSet]],
+        known: Known,
         company: bool = False,
     ) -> Mapping[str, FeatureSet]:
         """Both splits' features of ``model``, extracted once for all the suites that read this source."""
@@ -319,6 +345,8 @@ class Engine:
                     batch=self.batch,
                     workers=self.workers,
                     progress=self.progress,
+                    rank=self.ranks.rank if self.ranks else 0,
+                    world=self.ranks.world if self.ranks else 1,
                 )
             for stage in ("decode", "forward", "wait", "write"):
                 self.timings[stage] = self.timings.get(stage, 0.0) + extraction.timings.get(stage, 0.0)

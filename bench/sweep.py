@@ -24,6 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from bench.errors import BenchError
 from bench.files import regular
+from bench.job import Job
+from bench.ledger import read as read_record
 from bench.registry import nearest
 from bench.request import Request
 
@@ -222,38 +224,37 @@ def carry(
     steps: list[Step],
     runs: Path,
     *,
+    launcher: str = "local",
     device: str = "auto",
     batch: int | None = None,
     workers: int | None = None,
     trust: bool = False,
     progress: Progress,
 ) -> None:
-    """Carry out what is to do; a failed step keeps its reason and the next begins.
+    """Carry out what is to do; a failed step keeps its reason and the others go on.
 
     A step whose very plan (weights, samples, protocols, libraries) has a record in ``runs`` is not computed again.
     """
-    from bench.api import carry_out
+    from bench.launchers import sent
 
-    for step in steps:
-        if step.status == "to do":
-            progress.say(f"[{step.number}/{len(steps)}] {step.label}: {', '.join(step.request.suites)}")
-            present = set(runs.glob("*.json")) if runs.is_dir() else set()
-            try:
-                record = carry_out(
-                    step.request, runs=runs, device=device, batch=batch, workers=workers, trust=trust,
-                    progress=progress, reuse=True,
-                )  # fmt: skip
-            except BenchError as error:
-                step.status, step.reason = "failed", str(error)
-            except Exception as error:
-                # Whatever it is, the models after this one are not to blame.
-                step.status = "failed"
-                step.reason = f"a defect in bench, not in your input: {type(error).__name__}: {error}"
-            else:
-                step.status = "done before" if runs / f"{record.run}.json" in present else "done"
-                step.record, step.headlines = record.run, _headlines(record)
-            if step.status == "failed":
-                progress.say(f"[{step.number}/{len(steps)}] {step.label}: failed: {step.reason}")
+    todo = [step for step in steps if step.status == "to do"]
+    jobs = [
+        Job(step.request.anywhere(), runs.absolute(), device=device, batch=batch, workers=workers, trust=trust)
+        for step in todo
+    ]
+
+    def begins(number: int) -> None:
+        step = todo[number]
+        progress.say(f"[{step.number}/{len(steps)}] {step.label}: {', '.join(step.request.suites)}")
+
+    for number, outcome in sent(launcher, jobs, progress, begins):
+        step = todo[number]
+        if outcome.run is None:
+            step.status, step.reason = "failed", outcome.reason
+            progress.say(f"[{step.number}/{len(steps)}] {step.label}: failed: {step.reason}")
+            continue
+        step.status, step.record = "done" if outcome.new else "done before", outcome.run
+        step.headlines = _headlines(read_record(runs / f"{outcome.run}.json"))
 
 
 def rows(steps: list[Step]) -> list[dict[str, str]]:
