@@ -26,8 +26,8 @@ def adapted(architecture: Architecture, shapes: Shapes, prefix: str, layout: Lay
         **_input_size(outline, inside),
         **_windows(outline, inside),
         **_class_token(outline, inside),
-        **_final_norm(outline, inside),
         **layout.arguments(architecture.name),
+        **_final_norm(architecture.name, outline, inside, layout),
     }
     wanted = {key: value for key, value in wanted.items() if key not in dict(architecture.arguments)}
     if not wanted:
@@ -85,11 +85,22 @@ def _windows(outline: Outline, inside: Shapes) -> dict[str, Any]:
     return {"window_size": window, "img_size": 32 * window}
 
 
-def _final_norm(outline: Outline, inside: Shapes) -> dict[str, Any]:
+def _final_norm(name: str, outline: Outline, inside: Shapes, layout: Layout) -> dict[str, Any]:
     """Fine-tuned transformers normalise after averaging (``fc_norm``), pretrained ones before (``norm``)."""
     before, after = "norm.weight", "fc_norm.weight"
-    if after in inside and before not in inside and before in outline.needed and after not in outline.needed:
-        return {"global_pool": "avg", "fc_norm": True}
-    if before in inside and after not in inside and after in outline.needed and before not in outline.needed:
+    beit = name.startswith("beit")
+    if beit and layout.norm_optional and before not in inside and after not in inside:
+        return {"final_norm": False, "global_pool": "token"}
+    if not {before, after} & set(outline.needed):
+        return {}
+    if after in inside and before not in inside:
+        return (
+            {"global_pool": "avg"}
+            if beit
+            else {}
+            if after in outline.needed
+            else {"global_pool": "avg", "fc_norm": True}
+        )
+    if before in inside and after not in inside and before not in outline.needed:
         return {"global_pool": "token"}
     return {}

@@ -64,6 +64,10 @@ class Architecture:
     def build(self) -> nn.Module:
         """The network with unspecified weights. Raises `BenchError` for an unknown name or impossible arguments."""
         arguments = dict(self.arguments)
+        # timm's BEiT has no such argument, and no network without that norm.
+        bare = self.name.startswith("beit") and not arguments.get("final_norm", True)
+        if self.name.startswith("beit"):
+            arguments.pop("final_norm", None)
         epsilons = {option: arguments.pop(option) for option in ("norm_eps", "head_norm_eps") if option in arguments}
         try:
             if self.torchvision:
@@ -78,6 +82,8 @@ class Architecture:
             raise
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             raise BenchError(f"--arch {self}: the architecture cannot be made so: {error}") from error
+        if bare:
+            network.norm = nn.Identity()
         _set_epsilons(network, **epsilons)
         return network
 

@@ -16,6 +16,8 @@ from bench.errors import BenchError
 # PIL's numbers, as the processors store them.
 _RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 _LARGEST = 1 << 20
+# Model types whose tensors are those of another method's class.
+_METHODS = {"data2vec-vision": "data2vec", "vit_msn": "msn", "ijepa": "ijepa", "vit_mae": "mae"}
 
 
 def refined(layout: Layout, folder: Path) -> Layout:
@@ -39,6 +41,8 @@ def refined(layout: Layout, folder: Path) -> Layout:
         return {**own(architecture), **stated} if architecture.startswith(("vit", "beit", "convnext", "deit")) else {}
 
     refinement: dict[str, Any] = {"arguments": arguments}
+    if (method := _METHODS.get(str(config.get("model_type")))) is not None:
+        refinement["method"] = method
     stating = folder / "preprocessor_config.json"
     try:
         transform = _transform(_json(stating))
@@ -46,7 +50,7 @@ def refined(layout: Layout, folder: Path) -> Layout:
         first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise BenchError(f"{stating} states an input transform that cannot be: {first}") from None
     if transform is not None:
-        refinement["transform"] = transform
+        refinement |= {"transform": transform, "at_native_size": False}
     if layout.name == "Hugging Face CLIP" and isinstance(config.get("hidden_act"), str):
         plain, quick = r"vit_.*_clip_\d+", r"vit_.*_clip_quickgelu_\d+"
         refinement |= {"architectures": quick if config["hidden_act"] == "quick_gelu" else plain, "note": None}

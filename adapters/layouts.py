@@ -7,7 +7,7 @@ these layouts is read plainly, by its architecture alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,12 +75,22 @@ class Layout:
     note: str | None = None
     timm_transform: bool = False
     """Whether timm's own transform of the architecture is the one that the file was trained for."""
+    at_native_size: bool = False
+    """Whether ``transform`` is meant at 224 pixels and follows the network's own input size."""
+    norm_optional: bool = False
+    """Whether the method's class may be without a final norm, so that a file without one is whole."""
+    square: str | None = None
+    """Pattern of a ``set/name`` that must be there with a square matrix."""
     positions: How = "antialiased"
     """How the method resizes its position grid, see `adapters.positions`."""
 
-    def answers(self, names: Iterable[str]) -> bool:
-        """Whether a file with such names has this layout."""
+    def answers(self, names: Mapping[str, Sequence[int]]) -> bool:
+        """Whether a file with such names (and shapes) has this layout."""
         listed = list(names)
+        if self.square is not None:
+            shapes = [shape for name, shape in names.items() if re.fullmatch(self.square, name)]
+            if not any(len(shape) == 2 and shape[0] == shape[1] for shape in shapes):
+                return False
         found = all(any(re.fullmatch(sign, name) for name in listed) for sign in self.signs)
         return found and not any(re.fullmatch(sign, name) for sign in self.lacks for name in listed)
 
@@ -119,9 +129,17 @@ LAYOUTS: tuple[Layout, ...] = (
         transform=BILINEAR,
     ),
     Layout(
+        # Its averaged weights are in the plain set's place: mmengine swaps the two when it saves.
+        "mmpretrain",
+        None,
+        (r"state_dict/backbone\..*", r"meta"),
+        weights=r"state_dict\.backbone",
+        classifier=True,
+    ),
+    Layout(
         "solo-learn",
         None,
-        (r"state_dict/(?:backbone|encoder)\..*", r"pytorch-lightning_version"),
+        (r"state_dict/(?:backbone|encoder)\..*", r"state_dict/classifier\..*", r"pytorch-lightning_version"),
         weights=r"state_dict\.(?:backbone|encoder)",
         architectures=r"(?!.*_small$).*",  # its stem for small images pads by two
     ),
@@ -175,7 +193,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "iBOT",
         "ibot",
-        (r".*teacher.*/.*backbone\.(?:cls_token|patch_embed\.\S+)", r".*/.*masked_embed"),
+        (r".*teacher.*/.*backbone\.(?:cls_token|patch_embed\.\S+)", r".*/.*masked_embed|ibot_loss"),
         weights=r"teacher.*",
         transform=BICUBIC,
         feature="cls",
@@ -243,10 +261,31 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "Hugging Face BEiT",
         "beit",
-        (r".*/(?:\S*\.)?encoder\.layer\.0\.lambda_1",),
+        (r".*/(?:\S*\.)?(?:encoder\.layer|layers)\.0\.lambda_1",),
         transform=HALF.model_copy(update={"resize": 224}),
         feature="avg",
         arguments=lambda name: {**_beit(name), "norm_eps": 1e-12},
+        classifier=True,
+        norm_optional=True,
+    ),
+    Layout(
+        "SimMIM",
+        "simmim",
+        (r".*/(?:\S*\.)?encoder\.mask_token", r".*/(?:\S*\.)?decoder\.0\.weight"),
+        transform=BICUBIC,
+        feature="avg",
+        at_native_size=True,
+        arguments=_beit,
+    ),
+    Layout(
+        "data2vec",
+        "data2vec",
+        (r".*/(?:\S*\.)?blocks\.0\.attn\.q_bias", r".*/(?:\S*\.)?mask_token"),
+        square=r".*/(?:\S*\.)?lm_head\.weight",
+        weights=r"model|module",
+        transform=BICUBIC,
+        feature="avg",
+        arguments=_beit,
     ),
     Layout(
         "BEiT",
@@ -264,7 +303,22 @@ LAYOUTS: tuple[Layout, ...] = (
         transform=BICUBIC,
         feature="cls",
         arguments=lambda _: {"norm_eps": 1e-5},
-        architectures=r".*_dinov3_qkvb",
+        architectures=r".*_dinov3(?:_qkvb)?",
+    ),
+    Layout(
+        "Hugging Face DINOv3",
+        "dinov3",
+        (r".*/(?:\S*\.)?embeddings\.patch_embeddings\.weight", r".*/(?:\S*\.)?embeddings\.register_tokens"),
+        transform=BICUBIC,
+        feature="cls",
+        arguments=lambda _: {"norm_eps": 1e-5},
+        architectures=r".*_dinov3(?:_qkvb)?",
+    ),
+    Layout(
+        "Hugging Face DINOv3 ConvNeXt",
+        "dinov3",
+        (r".*/(?:\S*\.)?stages\.0\.layers\.0\.depthwise_conv\.weight", r".*/(?:\S*\.)?layer_norm\.weight"),
+        transform=BICUBIC,
     ),
     Layout(
         "Hugging Face DINOv2",
@@ -310,7 +364,8 @@ LAYOUTS: tuple[Layout, ...] = (
         transform=CLIP,
         feature="cls",
         arguments=lambda _: {"norm_eps": 1e-5},
-        architectures=r"vit_.*_clip_quickgelu_\d+|resnet\w*_clip",
+        architectures=r"vit_.*_clip_quickgelu_\d+|clip_resnet\w+",
+        at_native_size=True,
     ),
     Layout(
         "open_clip",
@@ -320,15 +375,9 @@ LAYOUTS: tuple[Layout, ...] = (
         transform=CLIP,
         feature="cls",
         arguments=lambda _: {"norm_eps": 1e-5},
-        architectures=r"vit_.*_clip_\d+|resnet\w*_clip",
+        architectures=r"vit_.*_clip_\d+|clip_resnet\w+",
+        at_native_size=True,
         note="activation GELU assumed: nothing in the file tells it from QuickGELU (--arch vit_..._clip_quickgelu_224)",
-    ),
-    Layout(
-        "SimMIM",
-        "simmim",
-        (r".*/encoder\.mask_token", r".*/decoder\.0\.weight"),
-        transform=Transform(resize=219, crop=192),
-        feature="avg",
     ),
     Layout(
         "timm training",
@@ -354,6 +403,48 @@ LAYOUTS: tuple[Layout, ...] = (
         arguments=lambda _: {"norm_eps": 1e-5},
         architectures=r"vit_.*_clip_quickgelu_\d+",
         note="activation QuickGELU assumed, the class's default (--arch vit_..._clip_224 for GELU)",
+        at_native_size=True,
+    ),
+    Layout(
+        "Hugging Face SigLIP",
+        "siglip",
+        (r".*/(?:\S*\.)?embeddings\.patch_embedding\.bias", r".*/(?:\S*\.)?head\.probe"),
+        transform=HALF.model_copy(update={"resize": (224, 224), "crop": None}),
+        feature="head",
+        arguments=lambda _: {"norm_eps": 1e-6, "act_layer": "gelu_tanh"},
+        architectures=r"vit_.*_siglip_\d+",
+        at_native_size=True,
+    ),
+    Layout(
+        "Hugging Face I-JEPA",
+        "ijepa",
+        (
+            r".*/(?:\S*\.)?embeddings\.patch_embeddings\.projection\.weight",
+            r".*/(?:\S*\.)?embeddings\.position_embeddings",
+            r".*/(?:\S*\.)?(?:encoder\.layer|layers)\.0\.layernorm_before\.weight",
+        ),
+        lacks=(r".*/(?:\S*\.)?embeddings\.cls_token",),
+        transform=HALF.model_copy(update={"resize": (224, 224), "crop": None, "interpolation": "bilinear"}),
+        feature="avg",
+        arguments=lambda _: {"norm_eps": 1e-6},
+    ),
+    Layout(
+        "Hugging Face Swin",
+        None,
+        (
+            r".*/(?:\S*\.)?encoder\.layers\.0\.blocks\.0\.layernorm_before\.weight",
+            r".*/(?:\S*\.)?embeddings\.patch_embeddings\.projection\.weight",
+        ),
+        transform=BICUBIC.model_copy(update={"resize": (224, 224), "crop": None}),
+        classifier=True,
+        at_native_size=True,
+    ),
+    Layout(
+        "Hugging Face ResNet",
+        None,
+        (r".*/(?:\S*\.)?embedder\.embedder\.convolution\.weight",),
+        transform=BICUBIC,
+        classifier=True,
     ),
     Layout(
         "Hugging Face ViT",
@@ -378,7 +469,9 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 
 
-def recognise(names: Iterable[str]) -> Layout:
-    """The first layout whose signs are all among ``names`` (``set/tensor``, and names of other members), or `PLAIN`."""
-    listed = list(names)
-    return next((layout for layout in LAYOUTS if layout.answers(listed)), PLAIN)
+def recognise(names: Mapping[str, Sequence[int]]) -> Layout:
+    """The first layout whose signs are all among ``names``, or `PLAIN`.
+
+    ``names``: ``set/tensor`` with its shape, and the names of other members, whose shape is empty.
+    """
+    return next((layout for layout in LAYOUTS if layout.answers(names)), PLAIN)

@@ -72,12 +72,18 @@ class _Try(NamedTuple):
         return -1 if pattern is not None and re.fullmatch(pattern, self.label) else preference(self.label)
 
     @property
-    def order(self) -> tuple[bool, int, float, int, bool]:
-        """Complete before incomplete; then the weights that the method evaluates; then the better fit."""
+    def order(self) -> tuple[bool, int, float, int, bool, int]:
+        """Complete before incomplete; then the weights that the method evaluates; then the better fit.
+
+        Of equal fits the one that also finds a classifier.
+        """
         incomplete, share, left = self.fit.badness
         rank = self.rank
         unusual = _PLAIN.fullmatch(self.architecture.name) is None
-        return (incomplete, 0, share, rank, unusual) if incomplete else (incomplete, rank, share, left, unusual)
+        more = -len(self.fit.mapped)
+        if incomplete:
+            return incomplete, 0, share, rank, unusual, more
+        return incomplete, rank, share, left, unusual, more
 
 
 def match(

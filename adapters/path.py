@@ -11,6 +11,7 @@ from adapters import positions, reader
 from adapters.architecture import without_random_init
 from adapters.huggingface import refined
 from adapters.layouts import CIFAR10, CIFAR100, Layout, recognise
+from adapters.lightness import LightnessBackbone
 from adapters.matching import Match, match
 from adapters.network_backbone import NetworkBackbone
 from adapters.networks.network import Network
@@ -60,7 +61,8 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         backbone: Backbone = TorchvisionBackbone(network, card)
     elif isinstance(network, Network):
         filled = f"{network.head_name}.weight" in chosen.fit.mapped
-        backbone = NetworkBackbone(network, card, classifier=filled and layout.classifier)
+        kind = LightnessBackbone if network.lightness else NetworkBackbone
+        backbone = kind(network, card, classifier=filled and layout.classifier)
     else:
         positions.install(network, layout.positions)
         backbone = TimmBackbone(network, card, feature=_feature(network, layout))
@@ -72,15 +74,20 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
     return backbone
 
 
-def _names(sets: list[WeightSet], content: object) -> list[str]:
-    """What layouts are told by: ``set/tensor`` for every tensor, and the names of the file's other members."""
-    members = [str(name) for name in content] if isinstance(content, Mapping) else []
-    return [f"{weights.key}/{name}" for weights in sets for name in weights.tensors] + members
+def _names(sets: list[WeightSet], content: object) -> dict[str, tuple[int, ...]]:
+    """What layouts are told by: ``set/tensor`` and shape of every tensor, and the names of the file's other members."""
+    members: dict[str, tuple[int, ...]] = {str(name): () for name in content} if isinstance(content, Mapping) else {}
+    return members | {
+        f"{weights.key}/{name}": tuple(tensor.shape) for weights in sets for name, tensor in weights.tensors.items()
+    }
 
 
 def _feature(network: torch.nn.Module, layout: Layout) -> Feature:
-    """The method's frozen feature; convolutional networks have one only."""
-    return layout.feature if layout.feature is not None and traits(network).family != "cnn" else "head"
+    """The method's frozen feature; convolutional networks, and those without a class token, have one only."""
+    own = traits(network)
+    if layout.feature is None or own.family == "cnn" or (layout.feature == "cls" and not own.class_token):
+        return "head"
+    return layout.feature
 
 
 def _fill(chosen: Match) -> torch.nn.Module:
@@ -113,7 +120,7 @@ def _fill(chosen: Match) -> torch.nn.Module:
 
 def _transform(family: str, network: torch.nn.Module, layout: Layout) -> tuple[Transform, str | None]:
     """The method's transform; for a file that does not tell its method, what most evaluation code uses."""
-    if layout.transform is not None:
+    if layout.transform is not None and not layout.at_native_size:
         return layout.transform, None
     if layout.timm_transform:
         return transform_of(network), "input transform: timm's own for this architecture"
@@ -123,6 +130,8 @@ def _transform(family: str, network: torch.nn.Module, layout: Layout) -> tuple[T
         if own is not None:
             size = int(own[0]) if isinstance(own, tuple | list) else int(own)
             break
+    if layout.transform is not None:
+        return resized(layout.transform, size), None
     if size <= 64:  # small images are used whole
         small, name = (CIFAR100, "CIFAR-100") if getattr(network, "num_classes", 0) == 100 else (CIFAR10, "CIFAR-10")
         return resized(small, size), f"the file does not state its input transform: assumed {name}'s at {size} pixels"

@@ -1,7 +1,8 @@
 """Dialects: how official code names the tensors of networks that timm has under other names.
 
 A dialect is a table: a pattern that shows it, and renaming rules. `readings` gives a weight set in every dialect that
-its names show, so that the rest of the way knows timm's names alone. One more dialect is one more row in ``tables``.
+its names show, so that the rest of the way knows timm's names alone. One more dialect is one more row in ``official``
+or ``huggingface``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from adapters.dialects.dialect import Dialect, translate
-from adapters.dialects.tables import DIALECTS
+from adapters.dialects.huggingface import HUGGING_FACE
+from adapters.dialects.official import OFFICIAL
+
+DIALECTS = (*OFFICIAL, *HUGGING_FACE)
 
 __all__ = ["DIALECTS", "Dialect", "readings", "translate"]
 

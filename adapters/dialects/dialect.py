@@ -58,6 +58,16 @@ def _renamed(name: str, rules: list[tuple[re.Pattern[str], str]]) -> str:
     return name
 
 
+def in_blocks(start: str, rules: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Rules for names inside a block: ``start`` is the pattern before the rest, its one group the block's number."""
+
+    def shifted(ours: str) -> str:
+        return re.sub(r"\\(\d)", lambda m: rf"\{int(m[1]) + 1}", ours)
+
+    every = tuple((start + pattern, rf"blocks.\1.{shifted(ours)}") for pattern, ours in rules)
+    return (*every, (start + r"(.*)", r"blocks.\1.\2"))
+
+
 def fuse_attention(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """``attn.{q,k,v}`` joined as timm's ``attn.qkv``; without a key bias, BEiT's q_bias and v_bias."""
     fused = dict(tensors)
@@ -127,3 +137,21 @@ def split_attention_bias(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def flat_normalisation(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """ConvNeXt V2's global response normalisation [1, 1, 1, C] as [C]."""
     return {n: t.reshape(-1) if re.search(r"\.grn\.(weight|bias)$", n) else t for n, t in tensors.items()}
+
+
+def split_pooling(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An attention pooling's joined projection as timm has it: the query's, and key's and value's together."""
+    split = dict(tensors)
+    for kind in ("weight", "bias"):
+        joined = split.pop(f"attn_pool.qkv.{kind}", None)
+        if joined is not None:
+            width = len(joined) // 3
+            split[f"attn_pool.q.{kind}"], split[f"attn_pool.kv.{kind}"] = joined[:width], joined[width:]
+    return split
+
+
+def ungated(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A perceptron without a gate has one first layer, which then needs no letter."""
+    if any(".mlp.fc1_g." in name for name in tensors):
+        return tensors
+    return {name.replace(".mlp.fc1_x.", ".mlp.fc1."): tensor for name, tensor in tensors.items()}

@@ -35,10 +35,33 @@ TABLE: dict[str, _Row] = {
         f"{name}_small_pad2": ("small_resnet:SmallStemResNet", {"base": name, "padding": padding})
         for name, padding in (("resnet18", 2), ("resnet50", 2))
     },
+    **{
+        f"resnet{depth}w{width}": ("wide_bottleneck:WideBottleneckResNet", {"blocks": blocks, "width": width})
+        for depth, width, blocks in (
+            *((50, width, (3, 4, 6, 3)) for width in (2, 3, 4, 5)),
+            (101, 2, (3, 4, 23, 3)),
+            (152, 2, (3, 8, 36, 3)),
+            (200, 2, (3, 24, 36, 3)),
+        )
+    },
+    **{
+        f"clip_resnet{name}": (
+            "clip_resnet:ClipResNet",
+            {"blocks": blocks, "width": width, "size": size, "out": out},
+        )
+        for name, blocks, width, size, out in (
+            ("50", (3, 4, 6, 3), 64, 224, 1024),
+            ("101", (3, 4, 23, 3), 64, 224, 512),
+            ("50x4", (4, 6, 10, 6), 80, 288, 640),
+            ("50x16", (6, 8, 18, 8), 96, 384, 768),
+            ("50x64", (3, 15, 36, 10), 128, 448, 1024),
+        )
+    },
     "align_efficientnet_b7": ("align:Align", {}),
     "mvitv2_small_video": ("mvit:VideoMViT", {}),
     "alexnet_rotnet": ("alexnet:AlexNet", {}),
     "alexnet_vissl": ("alexnet:AlexNet", {"flat": True}),
+    "alexnet_vissl_jigsaw": ("alexnet:JigsawAlexNet", {}),
     "alexnet_vissl_colorization": ("alexnet:AlexNet", {"flat": True, "gray": True}),
 }
 

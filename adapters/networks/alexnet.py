@@ -7,6 +7,13 @@ from torch import Tensor, nn
 from adapters.networks.network import Network
 
 
+class _Normalised(nn.Sequential):
+    """Pooling and local response normalisation, one block in VISSL's numbering."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.MaxPool2d(3, 2), nn.LocalResponseNorm(5, 1e-4, 0.75))
+
+
 def _convolution(before: int, after: int, kernel: int, stride: int, padding: int, groups: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(before, after, kernel, stride, padding, groups=groups), nn.BatchNorm2d(after), nn.ReLU()
@@ -26,7 +33,7 @@ class AlexNet(Network):
 
     def __init__(self, flat: bool = False, gray: bool = False, num_classes: int = 4) -> None:
         super().__init__()
-        self.gray = gray
+        self.lightness = gray
         self.head_name = "none" if flat else "_feature_blocks.9.0"
         self.num_classes = 0 if flat else num_classes
         widths = (96, 256, 384, 384, 256) if gray else (64, 192, 384, 256, 256)
@@ -60,9 +67,45 @@ class AlexNet(Network):
         self._feature_blocks = nn.ModuleList(blocks)
 
     def stages(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        x = images[:, :1] if self.gray else images
+        x = images[:, :1] if self.lightness else images
         maps = []
         for index, block in enumerate(list(self._feature_blocks)[:8]):
+            x = block(x)
+            if index in (0, 2, 6):
+                maps.append(x)
+        return maps, x.flatten(1)
+
+
+class JigsawAlexNet(Network):
+    """VISSL's trunk for Jigsaw (Noroozi and Favaro 2016): half the stride, and response normalisation in the stem."""
+
+    head_name = "none"
+    num_classes = 0
+    strides = (2, 4, 8)
+    channels = (96, 256, 256)
+    feature = "flat"
+    input_size = 224
+    num_features = 256 * 12 * 12
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._feature_blocks = nn.ModuleList(
+            [
+                nn.Sequential(nn.Conv2d(3, 96, 11, 2), nn.ReLU()),
+                _Normalised(),
+                nn.Sequential(nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU()),
+                _Normalised(),
+                _convolution(256, 384, 3, 1, 1, 1),
+                _convolution(384, 384, 3, 1, 1, 2),
+                _convolution(384, 256, 3, 1, 1, 2),
+                nn.MaxPool2d(3, 2),
+            ]
+        )
+
+    def stages(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        x = images
+        maps = []
+        for index, block in enumerate(self._feature_blocks):
             x = block(x)
             if index in (0, 2, 6):
                 maps.append(x)

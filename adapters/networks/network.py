@@ -19,9 +19,11 @@ class Network(nn.Module, ABC):
     """Width of the pooled feature."""
     num_classes: int
     input_size: int
-    feature: Literal["avg", "pre_logits", "flat"] = "avg"
+    feature: Literal["avg", "pre_logits", "flat", "attention_pool"] = "avg"
     family: Literal["cnn", "video"] = "cnn"
     class_token: bool = False
+    lightness: bool = False
+    """Whether its input's first channel is the L of LAB minus 50, in place of standardised RGB."""
 
     @abstractmethod
     def stages(self, images: Tensor) -> tuple[list[Tensor], Tensor]:

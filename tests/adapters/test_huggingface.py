@@ -92,10 +92,10 @@ def test_a_transform_that_cannot_be_is_refused(tmp_path: Path, stated: dict[str,
     sound = {"size": 224, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}
     place = tmp_path / "preprocessor_config.json"
     place.write_text(json.dumps(sound))
-    assert refined(recognise([]), tmp_path).transform is not None
+    assert refined(recognise({}), tmp_path).transform is not None
     place.write_text(json.dumps({**sound, **stated}))
     with pytest.raises(BenchError, match=r"preprocessor_config\.json states an input transform that cannot be"):
-        refined(recognise([]), tmp_path)
+        refined(recognise({}), tmp_path)
 
 
 @pytest.mark.slow

@@ -1,0 +1,51 @@
+"""Small networks with fixed weights, for tests of names and layouts."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+# Values that networks compute themselves.
+_OWN = ("periods", "relative_coords_table", "attn_mask")
+
+
+def values(name: str, shape: Iterable[int]) -> Tensor:
+    """The same numbers for the same name everywhere: what training might leave in a tensor of that kind."""
+    size = tuple(shape)
+    drawn = np.random.Generator(np.random.Philox(zlib.crc32(name.encode()))).standard_normal(size, np.float32)
+    last = name.rpartition(".")[2]
+    if len(size) > 1:
+        drawn /= np.sqrt(np.prod(size[1:]))
+    elif last == "running_var":
+        drawn = 1 + 0.1 * np.abs(drawn)
+    elif last == "weight":
+        drawn = 1 + 0.1 * drawn
+    else:
+        drawn *= 0.1
+    return torch.from_numpy(np.asarray(drawn, np.float32))
+
+
+def filled(network: _Module) -> _Module:
+    """``network`` with `values` in all its parameters and float buffers, in eval mode."""
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if tensor.is_floating_point() and not name.endswith(_OWN):
+                tensor.copy_(values(name, tensor.shape))
+    return network.eval()
+
+
+def images(size: int, n: int = 2) -> Tensor:
+    """float32 [n, 3, size, size]."""
+    return values("images", (n, 3, size, size)) * float(np.sqrt(3 * size * size))
+
+
+def close(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether two outputs are equal to float32's noise, relative to the largest value."""
+    return ours.shape == theirs.shape and float((ours - theirs).abs().max()) <= 3e-5 * float(theirs.abs().max())
