@@ -9,6 +9,8 @@ TABLE = {
     "transfer": Entry(
         "suites.transfer:Transfer", "linear probes on the sets of the transfer tables, and their average"
     ),
+    "voc07cls": Entry("suites.svm:VOC07Classification", "VOC2007 classification by linear SVMs, low-shot too"),
+    "retrieval": Entry("suites.retrieval:Retrieval", "retrieval on labelled sets: mean average precision, recall@k"),
     "ridge": Entry("suites.ridge:Ridge", "ridge regression on one-hot targets, the cheap probe"),
     "quality": Entry("suites.quality:Quality", "label-free quality: RankMe, alpha-ReQ, NESum, uniformity"),
     "finetune": Entry("suites.finetune:FineTune", "a copy trained end to end by a published recipe, its top-1"),

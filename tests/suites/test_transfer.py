@@ -93,6 +93,21 @@ def test_refusals(root):
         run(["imagenet"])
 
 
+@pytest.mark.parametrize("suite", ["knn", "linear", "ridge", "fewshot", "retrieval"])
+def test_twenty_labels_an_image_are_not_one(root, suite):
+    write_voc07cls(root)
+    with pytest.raises(BenchError, match=f"voc07cls has many labels an image, and suite '{suite}' counts one"):
+        bench.run(MODEL, [suite], "voc07cls", workers=0)
+
+
+def test_the_svms_read_them_from_the_archive(root):
+    write_voc07cls(root)
+    record = bench.run(MODEL, ["voc07cls"], settings={"voc07cls.costs": 1}, workers=0)
+    (m,) = record.measurements
+    assert (m.dataset, m.split, m.n, m.metric) == ("voc07cls", "test", 3, "map")
+    assert m.details["left_out"]["classes"][:2] == ["aeroplane", "bicycle"]
+
+
 def test_stored_features_are_of_other_samples(tmp_path):
     for split in ("train", "test"):
         np.savez(tmp_path / f"{split}.npz", x=np.eye(4, dtype=np.float32), y=np.array([0, 1, 0, 1]))
