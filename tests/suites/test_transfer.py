@@ -102,10 +102,13 @@ def test_twenty_labels_an_image_are_not_one(root, suite):
 
 def test_the_svms_read_them_from_the_archive(root):
     write_voc07cls(root)
-    record = bench.run(MODEL, ["voc07cls"], settings={"voc07cls.costs": 1}, workers=0)
+    settings = {"voc07cls.shots": 2, "voc07cls.draws": 2}
+    record = bench.run(MODEL, ["voc07cls"], protocols={"voc07cls": "svm-lowshot"}, settings=settings, workers=0)
     (m,) = record.measurements
     assert (m.dataset, m.split, m.n, m.metric) == ("voc07cls", "test", 3, "map")
-    assert m.details["left_out"]["classes"][:2] == ["aeroplane", "bicycle"]
+    assert m.details["classes_with_fewer_positives"] == 18
+    with pytest.raises(BenchError, match="has 3 images with it and 3 without"):
+        bench.run(MODEL, ["voc07cls"], settings={"voc07cls.costs": 1}, workers=0)
 
 
 def test_stored_features_are_of_other_samples(tmp_path):
