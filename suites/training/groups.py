@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
-
-from torch import nn
-from torch.nn import Parameter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.nn import Parameter
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 _TOKENS = ("cls_token", "dist_token", "reg_token", "register_tokens", "pos_embed", "mask_token")
