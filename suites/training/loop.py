@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from bench.card import digest_of
 from bench.device import Precision, is_out_of_memory
 from bench.errors import BenchError
-from suites.training import ranks
+from suites.training import processes, ranks
 from suites.training.curve import Curve
 from suites.training.feed import Collate, Samples, feed, made, own_randomness, seed_all, to_device
 from suites.training.length import Length
@@ -77,13 +78,34 @@ def train(
     training is kept, and taken over from when ``identity`` (any JSON value) and all of the above are the same.
     ``every``: iterations between checkpoints; None: an epoch.
 
+    With $BENCH_PROCESSES above 1 so many processes share every batch, on a GPU each where ``device`` is one: ``model``,
+    ``samples`` and ``collate`` are then sent to them and must be picklable. Where this process is already one of a
+    group, the group shares the batches.
+
     Raises `BenchError` when the device cannot hold a step, when the loss is not finite, and what ``samples`` raise.
     """
-    training = _Training(
-        model=model, optimiser=optimiser, samples=samples, length=length, schedule=schedule,
-        device=torch.device(device), progress=progress, precision=precision, seed=seed, name=name, micro=micro,
-        workers=workers, collate=collate, clip=clip, average=average, every=every or length.per_epoch,
-    )  # fmt: skip
+    options: dict[str, Any] = {
+        "length": length, "schedule": schedule, "precision": precision, "seed": seed, "name": name, "micro": micro,
+        "workers": workers, "collate": collate, "clip": clip, "average": average, "every": every or length.per_epoch,
+    }  # fmt: skip
+    device = torch.device(device)
+    count = 1 if ranks.joined() else processes.asked()
+    if count > 1:
+        with tempfile.TemporaryDirectory(prefix="bench-training-") as place:
+            folder = folder or Path(place)
+            job = {"model": model, "optimiser": optimiser, "samples": samples, **options, "identity": identity}
+            job |= {"folder": folder, "device": str(device), "quiet": progress.quiet}
+            processes.share(job, count, device, name)
+            return _alone(model, optimiser, samples, device, progress, options, folder, identity)
+    return _alone(model, optimiser, samples, device, progress, options, folder, identity)
+
+
+def _alone(
+    model: nn.Module, optimiser: torch.optim.Optimizer, samples: Samples, device: torch.device, progress: Progress,
+    options: dict[str, Any], folder: Path | None, identity: Any,
+) -> Trained:  # fmt: skip
+    """What this process does of a training: its share under several ranks, all of it otherwise."""
+    training = _Training(model=model, optimiser=optimiser, samples=samples, device=device, progress=progress, **options)
     with own_randomness(), _steady(training.device):
         try:
             return training.run(folder, identity)
@@ -91,7 +113,7 @@ def train(
             if "more than 1 value per channel" not in str(error):
                 raise
             raise BenchError(
-                f"{name}: batch normalisation needs two images or more at once, and a step holds one: "
+                f"{training.name}: batch normalisation needs two images or more at once, and a step holds one: "
                 f"train with a larger batch"
             ) from error
 
@@ -131,6 +153,7 @@ class _Training:
         checkpoint = Checkpoint(folder, self._identity(identity), self.progress)
         state = checkpoint.load()
         first = 0
+        self.processes = ranks.world()
         if state is not None:
             self.model.load_state_dict(state["model"])
         self.ema = ModelEmaV3(self.model, decay=self.average) if self.average is not None else None
@@ -138,7 +161,8 @@ class _Training:
         if state is not None:
             first = int(state["iteration"])
             self._take_over(state)
-            self.progress.say(f"{self.name}: taken over at iteration {first:,} of {self.length.iterations:,}")
+            if first < self.length.iterations:
+                self.progress.say(f"{self.name}: taken over at iteration {first:,} of {self.length.iterations:,}")
         else:
             self._plan()
         if first < self.length.iterations:
@@ -219,7 +243,7 @@ class _Training:
     def _mine(self) -> list[range]:
         """The pieces of this process, consecutive; every process has one at least."""
         assert self.micro is not None
-        pieces = self.length.pieces(min(self.micro, self.length.batch // ranks.world()))
+        pieces = self.length.pieces(min(self.micro, self._share()))
         count, world, rank = len(pieces), ranks.world(), ranks.rank()
         return pieces[count * rank // world : count * (rank + 1) // world]
 
@@ -232,8 +256,7 @@ class _Training:
     def _plan(self) -> None:
         """Choose how many images go through at once, and say what is about to happen."""
         length = self.length
-        share = max(length.multiple, length.batch // ranks.world())
-        micro = min(share, self.micro or LARGEST.get(self.device.type, 64))
+        micro = min(self._share(), self.micro or LARGEST.get(self.device.type, 64))
 
         def make(count: int) -> Any:
             return to_device(made(self.samples, self.order, length, count, self.collate), self.device)
@@ -258,9 +281,8 @@ class _Training:
         batch = f"{length.batch:,} images"
         if length.batch < length.asked:
             batch += f" (not {length.asked:,}: there are {length.samples:,} to train on)"
-        steps = len(length.pieces(min(found.micro, length.batch)))
-        at_once = f", {steps} steps of at most {found.micro} each" if steps > 1 else ""
-        world = f" on {ranks.world()} processes" if ranks.world() > 1 else ""
+        at_once = f", {found.micro} at once" if found.micro < length.batch else ""
+        world = f" on each of {ranks.world()} processes" if ranks.world() > 1 else ""
         rate = found.images_per_second(self.workers) * ranks.world()
         return (
             f"{self.name}: {length.iterations:,} iterations ({length.epochs:.4g} epochs) of {batch}{at_once}{world}, "
@@ -275,17 +297,26 @@ class _Training:
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
         self.curve.restore(state["curve"])
-        if self.micro is not None and self.micro != state["micro"]:
+        done = state["iteration"] == self.length.iterations
+        if done:
+            self.processes = int(state["processes"])
+        asked = min(self.micro, self._share()) if self.micro is not None and not done else state["micro"]
+        if asked != state["micro"]:
             self.progress.warn(
-                f"{self.name}: goes on with {self.micro} images at once as asked, where the interrupted run had "
+                f"{self.name}: goes on with {asked} images at once as asked, where the interrupted run had "
                 f"{state['micro']}: not to the last bit what it would have become"
             )
-        self.micro = self.micro or int(state["micro"])
+        self.micro = int(asked)
+
+    def _share(self) -> int:
+        """Images of a batch that one process has at least."""
+        return max(self.length.multiple, self.length.batch // ranks.world())
 
     def _state(self, iteration: int) -> dict[str, Any]:
         return {
             "iteration": iteration,
             "micro": self.micro,
+            "processes": ranks.world(),
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -314,7 +345,7 @@ class _Training:
             "batch": self.length.batch,
             "asked_batch": self.length.asked,
             "images_at_once": self.micro,
-            "processes": ranks.world(),
+            "processes": self.processes,
             "learning_rate": self.schedule.peak,
             "optimiser": type(self.optimiser).__name__,
             "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),

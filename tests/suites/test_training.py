@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -265,43 +264,27 @@ SCRIPT = """
 import os, sys, time, torch
 sys.path.insert(0, "tests/suites")
 from test_training import Noisy, run, weights
-import torch.distributed as dist
 from pathlib import Path
 out, folder, slow = sys.argv[1], sys.argv[2] or None, float(sys.argv[3])
 class Slow(Noisy):
     def __getitem__(self, index):
         time.sleep(slow)
         return super().__getitem__(index)
-if "RANK" in os.environ:
-    dist.init_process_group("gloo")
 torch.set_num_threads(int(sys.argv[4]))
 trained = run(samples=Slow(), folder=Path(folder) if folder else None, micro=4, average=0.9)
-if int(os.environ.get("RANK", 0)) == 0:
-    torch.save({"weights": weights(trained), "curve": trained.curve}, out)
-if dist.is_initialized():
-    dist.barrier()
-    dist.destroy_process_group()
-sys.stdout.flush()
-os._exit(0)
+torch.save({"weights": weights(trained), "curve": trained.curve}, out)
 """
 
 
-def started(out, folder="", slow=0.0, **environment):
+def started(out, folder="", slow=0.0):
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(out), str(folder), str(slow), str(torch.get_num_threads())],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
-def ended(process):
-    out, error = process.communicate(timeout=240)
-    assert process.returncode == 0, error
-    return out
-
-
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
-def test_killed_or_interrupted_it_goes_on_to_the_same_bits(tmp_path, stop):
+def test_ctrl_c_waits_for_the_iteration_and_it_goes_on_to_the_same_bits(tmp_path):
     folder = tmp_path / "kept"
     process = started(tmp_path / "killed.pt", folder, slow=0.01)
     deadline = time.monotonic() + 120
@@ -309,7 +292,7 @@ def test_killed_or_interrupted_it_goes_on_to_the_same_bits(tmp_path, stop):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    process.send_signal(stop)
+    process.send_signal(signal.SIGINT)
     process.communicate()
     assert process.returncode != 0
     assert not (tmp_path / "killed.pt").exists()
@@ -321,19 +304,29 @@ def test_killed_or_interrupted_it_goes_on_to_the_same_bits(tmp_path, stop):
     assert whole.curve == resumed.curve
 
 
-def test_two_processes_give_the_weights_of_one(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    both = [started(tmp_path / "two.pt", **group, RANK=str(rank)) for rank in range(2)]
-    for process in both:
-        ended(process)
-    found = torch.load(tmp_path / "two.pt", weights_only=True)
+def test_two_processes_give_the_weights_of_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_PROCESSES", "2")
+    both = run(micro=4, average=0.9, folder=tmp_path)
+    monkeypatch.delenv("BENCH_PROCESSES")
     alone = run(micro=4, average=0.9)
+    assert both.facts == {**alone.facts, "processes": 2}
     # Batch norm's running statistics are those of the first process's images; everything else is to rounding.
     for name, value in weights(alone).items():
         if "running" not in name and "num_batches" not in name:
-            assert torch.allclose(value.float(), found["weights"][name].float(), atol=1e-5), name
-    for mine, theirs in zip(alone.curve, found["curve"], strict=True):
+            assert torch.allclose(value.float(), weights(both)[name].float(), atol=1e-5), name
+    for mine, theirs in zip(alone.curve, both.curve, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+
+
+class Refusing(Noisy):
+    def __getitem__(self, index):
+        raise BenchError(f"sample {index} is not to be had")
+
+
+def test_what_one_of_several_processes_refuses_is_the_sentence(monkeypatch):
+    monkeypatch.setenv("BENCH_PROCESSES", "two")
+    with pytest.raises(BenchError, match="BENCH_PROCESSES=two is no number"):
+        run()
+    monkeypatch.setenv("BENCH_PROCESSES", "2")
+    with pytest.raises(BenchError, match=r"^sample \d+ is not to be had$"):
+        run(samples=Refusing())
