@@ -72,7 +72,7 @@ class Measurement(BaseModel):
     interval_method: str | None = None
     interval_note: str | None = None
     """Why there is no interval."""
-    confidence: float = 0.95
+    confidence: float = Field(default=0.95, gt=0, lt=1)
     settings: Facts = Field(default_factory=dict)
     headline: bool = False
     selection: Selection = "none"

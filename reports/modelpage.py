@@ -106,7 +106,7 @@ def charts(records: Sequence[Record], outcomes: Outcomes) -> list[Document]:
         found += _sweeps(newest)
         drawn: set[str] = set()
         for m in newest:
-            if m.details.get("path"):
+            if isinstance(m.details.get("path"), list):
                 found += _path(m)
             if isinstance(m.details.get("curve"), list):
                 found += _curve(m)

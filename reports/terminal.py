@@ -128,13 +128,17 @@ def notes(group: Sequence[Measurement]) -> list[str]:
         if not m.verified:
             said["Unverified: the protocol card holds a value that could not be confirmed at its source"] = None
         unseen = m.details.get("without_training_samples")
-        if isinstance(unseen, dict):
+        if isinstance(unseen, dict) and isinstance(unseen.get("test_samples"), int):
             said[f"{unseen['test_samples']:,} samples are of classes without training samples: none can be right"] = (
                 None
             )
         left_out = m.details.get("left_out")
         if isinstance(left_out, dict):
-            listed = ", ".join(f"{facts['corrupt']:,} of {split}" for split, facts in left_out.items())
+            listed = ", ".join(
+                f"{facts['corrupt']:,} of {split}"
+                for split, facts in left_out.items()
+                if isinstance(facts, dict) and isinstance(facts.get("corrupt"), int)
+            )
             said[f"Images that could not be decoded were left out: {listed}"] = None
     return list(said)
 

@@ -78,3 +78,9 @@ def test_no_interval_needs_a_reason() -> None:
     assert measurement(interval=None, interval_note="selected on test").interval is None
     with pytest.raises(ValidationError, match="upside down"):
         measurement(interval=(77.0, 75.0))
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 2, -0.5, float("nan")])
+def test_a_confidence_is_a_share(confidence: float) -> None:
+    with pytest.raises(ValidationError, match="confidence"):
+        measurement(confidence=confidence)

@@ -24,6 +24,7 @@ from reports.comparable import Column
 from reports.plots import charts
 from reports.site import Summary, publish
 from reports.tables import KD, SSL, survey
+from reports.terminal import notes
 
 Maker = Callable[..., Record]
 
@@ -219,6 +220,21 @@ def test_a_missing_artifact_costs_its_charts_alone(make: Maker, tmp_path: Path) 
     assert "top1 over k" in page
     assert "confusion" not in page
     assert summary.problems == []
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"path": 5, "curve": 5},
+        {"path": [5, {"C": "x"}, {}], "curve": [{}, 5], "chosen": []},
+        {"without_training_samples": {}, "left_out": {"test": 5, "train": {"corrupt": "x"}}},
+    ],
+)
+def test_details_of_another_make_are_left_alone(make: Maker, tmp_path: Path, details: dict[str, object]) -> None:
+    """A third party's suite says in its details what it likes."""
+    record = make(details=details, runs=tmp_path / "runs")
+    assert publish(tmp_path / "runs", tmp_path / "site").problems == []
+    assert isinstance(notes(record.measurements), list)
 
 
 def test_model_pages_draw_what_the_record_has(make: Maker, tmp_path: Path) -> None:
