@@ -246,7 +246,6 @@ class Engine:
         for item in items:
             why = lost.get(item.source.data)
             if why is None:
-                self._check_labels(item)
                 kept.append(item)
             elif _over_sets(item.suite) is not None:
                 self.missing.setdefault(item.card.suite, {})[item.source.data] = str(why)
@@ -259,17 +258,6 @@ class Engine:
             for spec, sentence in sets.items():
                 self.progress.warn(f"{suite} goes without {spec}: {sentence}")
         return kept
-
-    def _check_labels(self, item: Item) -> None:
-        """Most suites count one class an image: twenty yes-or-no labels flattened would give them a wrong number."""
-        opened = self._opened.get(item.source.data)
-        if opened is None or item.needs.backbone or getattr(item.suite, "many_labels", False):
-            return
-        if any(getattr(split.labels, "ndim", 1) > 1 for split in opened):
-            raise BenchError(
-                f"{item.source.data} has many labels an image, and suite '{item.card.suite}' counts one: "
-                f"suites voc07cls and transfer read such sets"
-            )
 
     def _summaries(self, items: list[Item], measurements: list[Measurement]) -> list[Measurement]:
         """What the suites that bring several data sets say of all of them together."""

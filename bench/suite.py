@@ -158,7 +158,7 @@ class Suite(Protocol):
     """What the registry's ``suites`` room holds: a class without state, one per suite.
 
     It may say what its options may be: ``options``, a dictionary of `bench.options.Allowed` by name. One that brings
-    data sets of its own is an `OverSets`; one that reads sets with many labels an image says ``many_labels = True``.
+    data sets of its own is an `OverSets`.
     """
 
     name: str

@@ -31,7 +31,6 @@ class Quality:
 
     name = "quality"
     default = "quality/standard@1"
-    many_labels = True
     options: ClassVar[dict[str, Allowed]] = {
         # 0: all of them.
         "samples": count(0),

@@ -29,7 +29,6 @@ class VOC07Classification:
 
     name = "voc07cls"
     default = "voc07cls/svm@1"
-    many_labels = True
     options: ClassVar[dict[str, Allowed]] = {
         "costs": positive(1e6, a_set=True),
         "tol": positive(1),

@@ -28,7 +28,6 @@ class Transfer:
 
     name = "transfer"
     default = "transfer/kornblith@1"
-    many_labels = True
     options: ClassVar[dict[str, Allowed]] = {
         "sets": words(*SETS, once=True),
         "C": positive(),
