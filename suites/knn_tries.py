@@ -34,7 +34,7 @@ def evaluate(task: Task) -> Iterator[Measurement]:
     with task.progress.stage("few-shot kNN", len(sizes) * len(seeds), "tries") as stage:
         for n in sizes:
             asked = sorted(k for k in {*settings["k"], n} if k <= n)
-            headline = n, min(settings["headline_k"], n), headline_of(settings, "temperature")
+            headline = n, min(headline_of(settings, "k"), n), headline_of(settings, "temperature")
             details: dict[str, Any] = {}
             if short := int((counts < n).sum()):
                 details["classes_with_fewer_samples"] = short

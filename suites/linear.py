@@ -38,7 +38,7 @@ class Linear:
         "tol": positive(1),
         "max_iter": count(),
         "normalise": words("none", "l2", "centred-l2"),
-        "split": words("stratified", "random"),
+        "split": words("stratified", "random", "published"),
         "search": words("path", "halving"),
         "seeds": count(most=1000),
         # Those of the SGD recipes.
@@ -91,7 +91,12 @@ class Linear:
         how = task.settings["normalise"]
         x = prepared(features_of(task.data["train"], "pooled"), how)
         test = prepared(features_of(task.data["test"], "pooled"), how)
-        chosen, path, fit = probe(task, labels, x)
+        published = None
+        if task.settings["split"] == "published":
+            from suites.validation import validation_of
+
+            published = validation_of(task.data["train"])
+        chosen, path, fit = probe(task, labels, x, held=published)
         logits = fit.logits(test)
         top, score = rank(logits, labels)
         yield from accuracies(
@@ -103,7 +108,12 @@ class Linear:
             outcome=f"C{chosen:g}",
             headline=True,
             selection="none" if task.settings["C"] is not None else "holdout",
-            details={"path": path, "chosen": chosen, **remarks(task.settings, path, chosen, fit)},
+            details={
+                "path": path,
+                "chosen": chosen,
+                **({"chosen_on": "published validation part"} if published is not None and path else {}),
+                **remarks(task.settings, path, chosen, fit),
+            },
             settings={},
             seeds=[task.seed],
             feature={**task.feature(), "norm": how},

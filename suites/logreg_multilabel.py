@@ -16,7 +16,7 @@ from suites.classification import features_of
 from suites.linear import grid_of, prepared
 from suites.logreg_path import Fit, Path
 from suites.targets import precisions, targets_of
-from suites.validation import held_of
+from suites.validation import held_of, validation_of
 
 if TYPE_CHECKING:
     from bench.record import Measurement
@@ -101,6 +101,9 @@ def evaluate(task: Task, facts: Mapping[str, Any] | None = None, *, headline: st
         (fit,) = whole.fit([chosen], tol=settings["tol"], max_iter=settings["max_iter"], start=fits.get(chosen))
         stage.advance()
     details: dict[str, Any] = {"path": path, "chosen": chosen, **(facts or {})}
+    if path:
+        published = validation_of(task.data["train"]) is not None
+        details["chosen_on"] = "published validation part" if published else "hold-out"
     details |= {"iterations": fit.iterations, "converged": fit.converged}
     if len(path) > 1 and chosen in (grid[0], grid[-1]):
         details["at_edge_of_grid"] = True

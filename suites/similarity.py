@@ -72,7 +72,7 @@ class Similarity:
         # The teacher first: PWCCA weighs by the network whose representation is to be accounted for.
         x = features_of(networks["teacher"].data[split], "pooled")
         y = features_of(networks["student"].data[split], "pooled")
-        classes = len(np.unique(data.labels))
+        classes = len(np.unique(data.labels)) if data.labels.ndim == 1 else data.labels.shape[1]
         names = task.settings["measures"]
         with task.progress.stage("similarity", len(names), "measures") as stage:
             for i, name in enumerate(names):

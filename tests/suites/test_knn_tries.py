@@ -39,6 +39,12 @@ def test_one_try_has_the_interval_of_its_samples():
     assert {m.settings["k"] for m in found} == {10, 20, 25}
 
 
+def test_there_is_one_headline_whatever_is_asked_for():
+    for options in ({"k": 5}, {"k": "5,50", "headline_k": 50}, {"temperature": 1}, {"n_per_class": "25,3"}):
+        found, _ = evaluate("knn", TRAIN, TEST, protocol="dinov2-fewshot", tries=2, **{"n_per_class": 25, **options})
+        assert sum(m.headline for m in found) == 1, options
+
+
 def test_classes_with_fewer_samples_are_counted():
     x, y = TRAIN
     keep = (y != 2) | (np.cumsum(y == 2) <= 3)

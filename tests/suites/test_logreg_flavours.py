@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from suitehelp import clusters, evaluate, values
+from suitehelp import clusters, evaluate, task, values
 
 from bench.errors import BenchError
 from bench.protocol import cards, get
-from suites.linear import grid_of, holdout, prepared
+from suites.linear import Linear, grid_of, holdout, prepared
 from suites.logreg_path import Path
 
 TRAIN, TEST = clusters(0, 240, 5, spread=0.7), clusters(1, 120, 5, spread=0.7)
@@ -90,6 +90,20 @@ def test_a_random_hold_out_takes_its_share_whatever_the_classes():
     assert len(set(np.bincount(y[random], minlength=40))) > 2
     lonely = np.array([0] * 50 + [1])
     assert not any(holdout(lonely, 0.5, seed, stratified=False)[50] for seed in range(8))
+
+
+def test_a_published_validation_part_is_what_is_chosen_on():
+    made = task("linear", TRAIN, TEST, protocol="ericsson", points=5)
+    made.data["train"].validation = np.arange(len(TRAIN[0])) % 4 == 0
+    found = list(Linear().evaluate(made))
+    assert found[0].details["chosen_on"] == "published validation part"
+    kept = np.arange(len(TRAIN[0])) % 4 > 0
+    (x, y), path = TRAIN, found[0].details["path"]
+    for point in path:
+        reference = LogisticRegression(C=point["C"], tol=1e-8, max_iter=10_000).fit(x[kept], y[kept])
+        assert point["holdout_top1"] == pytest.approx(100 * reference.score(x[~kept], y[~kept]), abs=1.7)
+    without, _ = evaluate("linear", TRAIN, TEST, protocol="ericsson", points=5)
+    assert "chosen_on" not in without[0].details
 
 
 def test_seeds_are_the_runs_one_by_one():
