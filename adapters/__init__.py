@@ -11,6 +11,7 @@ TABLE = {
     "demo": Entry("adapters.demo:load", "bundled ImageNet encoders"),
     "timm": Entry("adapters.timm_models:load", "a timm model by name"),
     "torchvision": Entry("adapters.torchvision_models:load", "a torchvision model by name"),
+    "hf": Entry("adapters.hub:load", "a model of the Hugging Face hub: ORG/NAME, from the local cache or downloaded"),
     "features": Entry("adapters.features:load", "features made elsewhere: a folder with train.npz and test.npz"),
 }
 

@@ -14,8 +14,9 @@ from bench.protocol import Protocol
 from bench.registry import nearest, table
 from bench.text import spoken
 
-PATH_KINDS = ("imagefolder", "webdataset", "hf", "coco", "voc", "segfolder", "ade20k", "features")
-"""Kinds whose text may be a path."""
+MODEL_KINDS = ("features",)
+DATA_KINDS = ("imagefolder", "webdataset", "hf", "coco", "voc", "segfolder", "ade20k")
+"""Kinds whose text may be a path; ``hf:`` of a model is a name of the hub, never a path."""
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +79,7 @@ class Request(BaseModel):
             update={
                 "model": _absolute(self.model),
                 "teacher": _absolute(self.teacher) if self.teacher else None,
-                "data": _absolute(self.data) if self.data and ":" in self.data else self.data,
+                "data": _absolute(self.data, DATA_KINDS) if self.data and ":" in self.data else self.data,
                 "settings": {
                     key: [option(v) for v in value] if isinstance(value, list) else option(value)
                     for key, value in self.settings.items()
@@ -108,10 +109,10 @@ class Request(BaseModel):
         return found
 
 
-def _absolute(spec: str) -> str:
+def _absolute(spec: str, kinds: tuple[str, ...] = MODEL_KINDS) -> str:
     """``spec`` with the path in it, where there is one, made absolute; links stay as they are."""
     kind, separator, rest = spec.partition(":")
-    if separator and kind not in PATH_KINDS:
+    if separator and kind not in kinds:
         return spec
     path = at_home(rest if separator else spec)
     try:

@@ -28,6 +28,8 @@ def each(jobs: Sequence[Job], progress: Progress) -> Iterator[tuple[int, Outcome
         import ray
     except ImportError:
         raise BenchError("--launcher ray needs Ray: pip install 'ray[default]'") from None
+    # Ray reports its use to its makers unless told otherwise.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS")
     started = not ray.is_initialized()
     if started:

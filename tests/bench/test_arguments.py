@@ -218,6 +218,9 @@ def test_only_what_is_a_path_becomes_absolute(tmp_path: Path, monkeypatch: pytes
                   "agreement.ensemble": ["sub/../plain.pth", "demo:mobilenetv2", "missing.pth"]},
     ).anywhere()  # fmt: skip
     assert request.model == "timm:resnet18"
+    (tmp_path / "lab/net").mkdir(parents=True)
+    hub = Request(model="hf:lab/net", suites=["knn"], data="hf:lab/net").anywhere()
+    assert (hub.model, hub.data) == ("hf:lab/net", f"hf:{tmp_path / 'lab/net'}")
     assert request.teacher == str(tmp_path / "plain.pth")
     assert request.data == "demo"
     assert request.settings["agreement.baseline"] == str(tmp_path / "plain.pth")
