@@ -5,6 +5,7 @@ import pytest
 from bench.errors import BenchError
 from bench.options import EXPONENT, SHARE, Allowed, coerce, count, positive, spell, words
 from bench.protocol import cards, get, options_of
+from bench.registry import table
 from bench.request import parse_pairs
 
 
@@ -99,7 +100,7 @@ def test_true_is_no_number():
         coerce(10**400, like=0.5, option="knn.x")
 
 
-NUMBERED = ("knn", "linear", "ridge", "fewshot", "quality", "agreement", "similarity", "logits", "layers", "ade20k")
+NUMBERED = tuple(table("suites"))
 
 
 @pytest.mark.parametrize("suite", NUMBERED)
