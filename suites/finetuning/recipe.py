@@ -105,6 +105,8 @@ def optimiser_of(settings: dict[str, Any], network: FineTuned, lr: float, weight
     )
     if settings["optimiser"] == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.999), eps=1e-8)
+    if settings["nesterov"] and settings["momentum"] == 0:
+        raise BenchError("Nesterov's momentum needs one: finetune.momentum above 0, or finetune.nesterov=false")
     return torch.optim.SGD(groups, lr=lr, momentum=settings["momentum"], nesterov=settings["nesterov"])
 
 

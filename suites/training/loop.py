@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.card import digest_of
+from bench.cpu import kept_memory
 from bench.device import Precision, is_out_of_memory
 from bench.errors import BenchError
 from suites.training import processes, ranks
@@ -106,7 +107,8 @@ def _alone(
 ) -> Trained:  # fmt: skip
     """What this process does of a training: its share under several ranks, all of it otherwise."""
     training = _Training(model=model, optimiser=optimiser, samples=samples, device=device, progress=progress, **options)
-    with own_randomness(), _steady(training.device):
+    kept = kept_memory() if device.type == "cpu" else nullcontext()
+    with own_randomness(), _steady(device), kept:
         try:
             return training.run(folder, identity)
         except ValueError as error:
@@ -149,6 +151,9 @@ class _Training:
             )
         self.order = Order(self.length, self.seed)
         self.model.to(self.device).train()
+        if not any(parameter.ndim == 5 for parameter in self.model.parameters()):
+            # Channels innermost: convolutions are up to twice as fast, on CPUs as on GPUs.
+            self.model.to(memory_format=torch.channels_last)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         checkpoint = Checkpoint(folder, self._identity(identity), self.progress)
         state = checkpoint.load()

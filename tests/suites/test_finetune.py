@@ -371,7 +371,8 @@ def test_augmented_images_have_the_models_size_and_their_seeds(data):
     ({"finetune.drop_path": 0.1}, "no stochastic depth"),
     ({"finetune.layer_decay": 0.9, "finetune.pool": "mean"}, "averages patch tokens"),
     ({"finetune.lr": 1e6, "finetune.optimiser": "sgd", "finetune.momentum": 0.99}, "lower"),
-    ({"finetune.batch": 1}, "two images or more"),
+    ({"finetune.nesterov": True, "finetune.momentum": 0, "finetune.optimiser": "sgd"}, "finetune.nesterov=false"),
+        ({"finetune.batch": 1}, "two images or more"),
 ])  # fmt: skip
 def test_refusals_are_one_sentence(data, settings, words):
     backbone = small()
