@@ -140,6 +140,20 @@ class Group:
             spread = (second / (1 - 0.999**self.step)).sqrt_().add_(1e-8)
             value.sub_(_each(now / (1 - 0.9**self.step), value) * first / spread)
 
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs to go on from here."""
+        tensors = [self.weight, self.bias, *(t for pair in self.moments for t in pair), self.mean, self.variance]
+        return {"tensors": tensors, "step": self.step}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where ``state`` was taken. Raises ValueError for that of other heads, and changes nothing then."""
+        mine = self.state()["tensors"]
+        if [t.shape for t in mine] != [t.shape for t in state["tensors"]]:
+            raise ValueError("the state of other heads")
+        self.weight, self.bias, *between, self.mean, self.variance = (t.to(self.weight) for t in state["tensors"])
+        self.moments = list(zip(between[::2], between[1::2], strict=True))
+        self.step = int(state["step"])
+
     def heads(self) -> Heads:
         """The heads as they are now."""
         seen = self.recipe.batchnorm

@@ -52,6 +52,7 @@ class Linear:
         "optimiser": words("sgd", "adamw"),
         "schedule": words("cosine", "cosine-epoch", "steps"),
         "milestones": SHARE,
+        "interpolation": words("bilinear", "bicubic"),
         "warmup": Allowed(least=0, most=1e6),
         "select": words("holdout", "last", "best_on_test"),
     }
@@ -62,7 +63,7 @@ class Linear:
 
             wanted = choices.resolved(protocol.settings["features"], card)
             sgd_probe.grid_of(protocol.settings, wanted)
-            return Needs(choices.names_in(wanted))
+            return Needs(choices.names_in(wanted), backbone=sgd_probe.in_loop(protocol.settings))
         grid_of(protocol.settings)
         if protocol.settings["seeds"] > 1 and protocol.settings["C"] is not None:
             raise BenchError("linear.seeds changes the hold-out alone: with linear.C fixed every run is the same")

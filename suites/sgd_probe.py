@@ -47,6 +47,11 @@ def grid_of(settings: dict[str, Any], features: Sequence[str]) -> list[Head]:
     return grid
 
 
+def in_loop(settings: dict[str, Any]) -> bool:
+    """Whether the card learns from augmented images, the network in the loop, rather than from stored features."""
+    return "interpolation" in settings
+
+
 def recipe_of(settings: dict[str, Any], n: int, heads: Sequence[Head]) -> Recipe:
     """The recipe of ``heads`` for ``n`` training samples: total batch and samples seen are the card's."""
     per_epoch = n / settings["batch"]
@@ -71,17 +76,17 @@ def evaluate(task: Task) -> Iterator[Measurement]:
     chosen, logits = grid[0], None
     if selection == "holdout":
         held = holdout(labels.train, settings["holdout"], task.seed, remedy="give linear.rates one value")
-        for head, found in _learnt(task, labels, grid, task.seed, held):
+        for head, found in learnt(task, labels, grid, task.seed, held):
             path.append(_point(head, found, labels.train[held], "holdout_top1"))
         chosen = grid[_best(path, "holdout_top1")]
     elif selection == "best_on_test":
-        for head, found in _learnt(task, labels, grid, task.seed):
+        for head, found in learnt(task, labels, grid, task.seed):
             path.append(_point(head, found, labels.test, "test_top1"))
             # Of all the heads' answers only the best one's are kept.
             if _best(path, "test_top1") == len(path) - 1:
                 chosen, logits = head, found
     if logits is None:
-        logits = next(_learnt(task, labels, [chosen], task.seed))[1]
+        logits = next(learnt(task, labels, [chosen], task.seed))[1]
     if not np.isfinite(logits).all():
         raise BenchError(
             f"the linear probe diverged at a learning rate of {chosen.rate:g} on these features: set linear.rates "
@@ -107,13 +112,18 @@ def evaluate(task: Task) -> Iterator[Measurement]:
             yield measurement
 
 
-def _learnt(
+def learnt(
     task: Task, labels: Labels, grid: Sequence[Head], seed: int, held: np.ndarray | None = None
 ) -> Iterator[tuple[Head, np.ndarray]]:
     """(head, its logits float32 [N, K]) of heads learnt together on train; N are the test samples.
 
     With ``held`` (bool [N_train]) they are learnt on the other samples of train and answer on these.
     """
+    if in_loop(task.settings):
+        from suites import loop_probe
+
+        yield from loop_probe.learnt(task, labels, grid, held)
+        return
     y = labels.train if held is None else labels.train[~held]
     groups: dict[str, list[Head]] = {}
     for head in grid:

@@ -1,0 +1,203 @@
+"""Linear heads learnt on augmented images, the frozen network in the loop: one forward pass serves every head."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.card import digest_of
+from bench.errors import BenchError
+from bench.files import write_atomically
+from suites.choices import built, names_in
+from suites.heads import Group
+
+if TYPE_CHECKING:
+    from bench.backbone import Backbone
+    from bench.dataset import Dataset
+    from bench.suite import Task
+    from suites.classification import Labels
+    from suites.sgd_probe import Head
+
+PIECE = {"cuda": 256, "cpu": 32}
+"""Images that go through the network at once, unless the user says so."""
+
+
+def learnt(
+    task: Task, labels: Labels, grid: Sequence[Head], held: np.ndarray | None = None
+) -> Iterator[tuple[Head, np.ndarray]]:
+    """As `suites.sgd_probe.learnt`, from random crops and flips of the images instead of stored features.
+
+    The network stays in eval mode, its batch statistics untouched; what the heads answer to (test, or the held part of
+    train) are stored features by the evaluation transform. Interrupted, it goes on at its last epoch, exactly.
+    """
+    from bench.cpu import cpu_pass
+    from suites.finetuning.images import TrainingImages
+    from suites.training.length import Length
+    from suites.training.order import Order
+
+    settings = task.settings
+    backbone = task.backbone
+    if backbone is None:
+        raise BenchError(f"{task.protocol.id} runs the network itself: it cannot be computed from stored features")
+    images = _decodable(task)
+    rows = np.arange(len(labels.train)) if held is None else np.flatnonzero(~held)
+    length = Length.of(
+        len(rows), settings["batch"],
+        **({"iterations": settings["iterations"]} if settings["iterations"] else {"epochs": settings["epochs"]}),
+    )  # fmt: skip
+    groups = _groups(task, labels, grid, length.batch, length.iterations, length.per_epoch)
+    from bench.data.subset import Subset
+
+    samples = TrainingImages(Subset(images, rows), labels.train[rows], augmentation(settings, backbone))
+    device = torch.device(task.device)
+    if not getattr(backbone, "live", False):
+        backbone.to(device)
+    kept = _Kept(task.folder, [task.seed, *([h.feature, h.rate, h.decay] for h in grid)], rows, labels)
+    first = kept.take_over(groups, device)
+    with cpu_pass(backbone, device), task.progress.stage("SGD heads", length.iterations, "steps") as stage:
+        stage.advance(first)
+        order = Order(length, task.seed)
+        for iteration, (names, targets) in enumerate(
+            _batches(task, backbone, samples, order, range(first, length.iterations), names_in([*groups])), first
+        ):
+            for feature, (_, group) in groups.items():
+                group.advance(torch.cat([names[part] for part in feature.split(":")], dim=1), targets)
+            if (iteration + 1) % length.per_epoch == 0:
+                kept.keep(groups, iteration + 1)
+            stage.advance()
+    for feature, (members, group) in groups.items():
+        heads = group.heads()
+        seen = built(task.data["test" if held is None else "train"], feature)
+        seen = seen if held is None else seen[held]
+        for index, head in enumerate(members):
+            yield head, heads.logits(seen, index)
+
+
+def augmentation(settings: dict[str, Any], backbone: Backbone) -> Callable[[Any], Tensor]:
+    """RandomResizedCrop (area 0.08 to 1) at the model's input size and a flip, torchvision's; then its mean and sd.
+
+    Raises `BenchError` for a model whose input size is not fixed.
+    """
+    from torchvision import transforms as T
+
+    from bench.loader import output_shape
+
+    transform = backbone.card.transform
+    shape = output_shape(transform) if transform is not None else None
+    if transform is None or shape is None:
+        raise BenchError(
+            f"'{backbone.card.name}' has no fixed input size, which random crops need: take the -cached recipe"
+        )
+    return _Augmented(
+        T.Compose(
+            [
+                T.RandomResizedCrop(shape[1:], interpolation=T.InterpolationMode(settings["interpolation"])),
+                T.RandomHorizontalFlip(),
+                T.ToTensor(),
+                T.Normalize(transform.mean, transform.std),
+            ]
+        )
+    )
+
+
+class _Augmented:
+    """A transform of RGB images."""
+
+    def __init__(self, transform: Callable[[Any], Any]) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Any) -> Tensor:
+        from bench.transform import rgb
+
+        return torch.as_tensor(self.transform(rgb(image)), dtype=torch.float32)
+
+
+def _groups(
+    task: Task, labels: Labels, grid: Sequence[Head], batch: int, iterations: int, per_epoch: int
+) -> dict[str, tuple[list[Head], Group]]:
+    from suites.sgd_probe import recipe_of
+
+    members: dict[str, list[Head]] = {}
+    for head in grid:
+        members.setdefault(head.feature, []).append(head)
+    groups = {}
+    widths = task.data["train"].widths
+    for feature, heads in members.items():
+        recipe = dataclasses.replace(
+            recipe_of(task.settings, len(labels.train), heads), batch=batch, iterations=iterations,
+            warmup=round(task.settings["warmup"] * per_epoch),
+        )  # fmt: skip
+        generator = torch.Generator().manual_seed(task.seed)
+        width = sum(widths[part] for part in feature.split(":"))
+        start = torch.randn(labels.trained, width, generator=generator) * 0.01
+        groups[feature] = (heads, Group(start.to(task.device), recipe))
+    return groups
+
+
+def _batches(
+    task: Task, backbone: Backbone, samples: Any, order: Any, iterations: range, names: Sequence[str]
+) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """(the features of one total batch by name, its targets), forwarded in pieces that fit."""
+    from bench.device import forward_mode
+    from bench.loader import default_workers
+    from bench.outputs import outputs
+    from suites.training.feed import feed
+
+    device = torch.device(task.device)
+    pieces = order.length.pieces(task.batch or PIECE[device.type])
+    workers = task.workers if task.workers is not None else default_workers(device)
+    found: list[dict[str, Tensor]] = []
+    targets: list[Tensor] = []
+    for images, labels, _ in feed(samples, order, pieces, iterations, workers=workers, pin=device.type == "cuda"):
+        with forward_mode(device, task.protocol.precision):
+            found.append(outputs(backbone, images.to(device), names))
+        targets.append(labels.to(device))
+        if len(found) == len(pieces):
+            yield {name: torch.cat([part[name] for part in found]) for name in names}, torch.cat(targets)
+            found, targets = [], []
+
+
+def _decodable(task: Task) -> Dataset:
+    """The training images whose features there are: those that cannot be decoded are left out here too."""
+    from bench.data.subset import Subset
+
+    images, ids = task.images["train"], task.data["train"].ids
+    if len(images) == len(ids):
+        return images
+    known = set(ids)
+    return Subset(images, np.array([row for row, name in enumerate(images.ids) if name in known]))
+
+
+class _Kept:
+    """Where the heads are kept between epochs: nothing where the run keeps nothing."""
+
+    def __init__(self, folder: Path | None, grid: list[Any], rows: np.ndarray, labels: Labels) -> None:
+        told = digest_of([grid, rows.tolist(), labels.train.tolist()])
+        self.path = folder / f"heads-{told[:16]}.pt" if folder is not None else None
+
+    def keep(self, groups: dict[str, tuple[list[Head], Group]], iteration: int) -> None:
+        if self.path is None:
+            return
+        buffer = io.BytesIO()
+        torch.save({"iteration": iteration, "groups": [group.state() for _, group in groups.values()]}, buffer)
+        write_atomically(self.path, buffer.getvalue())
+
+    def take_over(self, groups: dict[str, tuple[list[Head], Group]], device: torch.device) -> int:
+        """The iteration to begin with; what cannot be read is made again."""
+        if self.path is None or not self.path.is_file():
+            return 0
+        try:
+            document = torch.load(self.path, map_location=device, weights_only=True)
+            for (_, group), state in zip(groups.values(), document["groups"], strict=True):
+                group.restore(state)
+            return int(document["iteration"])
+        except Exception:
+            # Damaged by something other than us: what holds other heads has another name.
+            return 0
