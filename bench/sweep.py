@@ -27,7 +27,7 @@ from bench.files import regular
 from bench.job import Job
 from bench.ledger import read as read_record
 from bench.registry import nearest
-from bench.request import Request
+from bench.request import DATA_KINDS, MODEL_KINDS, Request
 
 if TYPE_CHECKING:
     from bench.progress import Progress
@@ -298,7 +298,7 @@ def _runs(path: Path, sheet: Sheet, model: Model) -> Iterator[Request]:
                     model=_relative(path, model.model),
                     suites=list(dict.fromkeys(suites)),
                     teacher=_relative(path, teacher) if teacher else None,
-                    data=_relative(path, data) if data is not None else None,
+                    data=_relative(path, data, DATA_KINDS) if data is not None else None,
                     arch=model.arch,
                     weights_key=model.weights_key,
                     protocols={k: v for k, v in sheet.protocol.items() if k in suites} | model.protocol,
@@ -321,15 +321,15 @@ def _used(path: Path, sheet: Sheet, requests: list[Request]) -> None:
             raise BenchError(f"{path}: '{key}' is set, but suite '{suite}' is not run{nearest(suite, sorted(suites))}")
 
 
-def _relative(path: Path, spec: str) -> str:
-    """``spec`` with a path that lies beside the file made absolute."""
+def _relative(path: Path, spec: str, kinds: tuple[str, ...] = MODEL_KINDS) -> str:
+    """``spec`` with a path that lies beside the file made absolute; ``kinds``: those whose text may be a path."""
     kind, separator, rest = spec.partition(":")
-    text = rest if separator and kind.isidentifier() else spec
+    text = rest if separator and kind in kinds else spec
+    bare = text is spec and "." not in text and "/" not in text
     try:
-        found = text and not Path(text).is_absolute() and (path.parent / text).exists()
-    except OSError:
-        return spec
-    if not found or (not separator and "." not in text and "/" not in text):
+        if not text or bare or Path(text).is_absolute() or not (path.parent / text).exists():
+            return spec
+    except (OSError, ValueError):
         return spec
     where = str((path.parent / text).absolute())
     return f"{kind}:{where}" if text is rest else where
