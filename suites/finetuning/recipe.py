@@ -35,6 +35,8 @@ OPTIONS: dict[str, Allowed] = {
     "layer_decay": Allowed(above=0, most=1),
     "schedule": words("cosine", "steps", "constant"),
     "warmup": Allowed(least=0, most=100_000),
+    # Where the warmup begins and the cosine ends; the rate itself, whatever the rule.
+    "warmup_lr": Allowed(least=0, most=1e6),
     "min_lr": Allowed(least=0, most=1e6),
     "milestones": Allowed(least=0, most=100_000, a_set=True),
     "gamma": Allowed(above=0, most=1),
@@ -78,6 +80,7 @@ def schedule_of(settings: dict[str, Any], length: Length, lr: float) -> Schedule
         peak=rate_of(settings, lr, length.batch),
         iterations=length.iterations,
         warmup=warmup,
+        start=min(settings["warmup_lr"], rate_of(settings, lr, length.batch)),
         floor=min(settings["min_lr"], rate_of(settings, lr, length.batch)),
         milestones=tuple(round(epoch * length.per_epoch) for epoch in settings["milestones"]),
         gamma=settings["gamma"],

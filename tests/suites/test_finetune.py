@@ -232,6 +232,12 @@ def test_the_learning_rate_follows_the_batch_that_is_used():
     assert rate_of(settings, 5e-4, 1024) == pytest.approx(2e-3)
     assert schedule_of(settings, length_of(settings, 512), 5e-4).peak == pytest.approx(1e-3)
     assert length_of(settings, 511).batch == 510
+    swin = get("finetune", "simmim-swin-b").settings
+    length = length_of(swin, 1_281_167)
+    schedule = schedule_of(swin, length, swin["lr"][0])
+    # 1.25e-3, 2.5e-7 and 2.5e-7 times 2,048/512.
+    assert length.per_epoch == 625
+    assert [schedule.rate(i) for i in (0, 20 * 625, 100 * 625)] == pytest.approx([1e-6, 5e-3, 1e-6])
     long = length_of(settings, 2048)
     assert schedule_of(settings, long, 5e-4).warmup == 5 * 2
     short = {**settings, "epochs": 2.0}
