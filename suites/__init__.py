@@ -11,6 +11,7 @@ TABLE = {
     ),
     "voc07cls": Entry("suites.svm:VOC07Classification", "VOC2007 classification by linear SVMs, low-shot too"),
     "retrieval": Entry("suites.retrieval:Retrieval", "retrieval on labelled sets: mean average precision, recall@k"),
+    "attentive": Entry("suites.attentive:AttentiveProbe", "one attention query over the last tokens, then linear"),
     "ridge": Entry("suites.ridge:Ridge", "ridge regression on one-hot targets, the cheap probe"),
     "quality": Entry("suites.quality:Quality", "label-free quality: RankMe, alpha-ReQ, NESum, uniformity"),
     "finetune": Entry("suites.finetune:FineTune", "a copy trained end to end by a published recipe, its top-1"),
