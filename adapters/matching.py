@@ -201,11 +201,15 @@ def _notes(best: _Try, complete: list[_Try], arch: str | None) -> list[str]:
     return notes
 
 
+def _spelled(label: str) -> str:
+    return label or ". (its top level)"
+
+
 def _refuse_key(file: str, weights_key: str, sets: list[WeightSet], tries: list[_Try], complete: list[_Try]) -> None:
     """Refuse a ``--weights-key`` that names nothing, or names weights that do not fill the architecture."""
     named = [t for t in tries if answers(t.label, weights_key)]
-    whole = ", ".join(dict.fromkeys(t.label or "." for t in complete))
-    there = f"; it has {whole}" if whole else f"; it holds {', '.join(s.key or '.' for s in sets[:6])}"
+    whole = ", ".join(dict.fromkeys(_spelled(t.label) for t in complete))
+    there = f"; it has {whole}" if whole else f"; it holds {', '.join(_spelled(s.key) for s in sets[:6])}"
     if not named:
         raise BenchError(f"{file} has no weight set '{weights_key}' that fills a known architecture{there}")
     worst = min(named, key=lambda t: t.fit.badness)

@@ -186,7 +186,7 @@ def keep_quota(progress: Progress) -> None:
         limit = math.nan
     if not 0 < limit < math.inf:
         raise BenchError(f"{QUOTA}={given} is no number of gigabytes")
-    report = trim(int(limit * 1e9))
+    report = trim(limit * 1e9)
     if report.removed:
         progress.say(f"{len(report.removed)} stores, least recently used, were removed to keep {QUOTA}={given}")
 

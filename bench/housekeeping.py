@@ -99,7 +99,7 @@ def clean(verify: bool = False, keep_gb: float | None = None) -> Report:
     if verify:
         _verify(report)
     if keep_gb is not None:
-        trim(int(keep_gb * 1e9), report)
+        trim(keep_gb * 1e9, report)
     elif not verify:
         trim(0, report)
     left = stores()
@@ -107,7 +107,7 @@ def clean(verify: bool = False, keep_gb: float | None = None) -> Report:
     return report
 
 
-def trim(limit: int, report: Report | None = None) -> Report:
+def trim(limit: float, report: Report | None = None) -> Report:
     """Remove stores, the least recently used first, until at most ``limit`` bytes remain or the rest is in use."""
     report = report if report is not None else Report(features_root())
     infos = sorted(stores(), key=lambda info: info.last_used)

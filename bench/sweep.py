@@ -26,6 +26,7 @@ from bench.errors import BenchError
 from bench.files import regular
 from bench.job import Job
 from bench.ledger import read as read_record
+from bench.plainyaml import plain
 from bench.registry import nearest
 from bench.request import DATA_KINDS, MODEL_KINDS, Request
 
@@ -144,15 +145,7 @@ def read(path: Path) -> list[Request]:
         raise BenchError(f"{path} is no text: a sweep is a YAML file") from None
     except OSError as error:
         raise BenchError(f"the sweep {path} cannot be read: {error.strerror or error}") from None
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise BenchError(f"{path} uses YAML aliases (*name), which a sweep does not need: write the value out")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        raise BenchError(f"{path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    node, document = plain(text, str(path))
     if not isinstance(document, dict):
         raise BenchError(f"{path} holds no mapping: a sweep has at least `models:` and `suites:`")
     try:

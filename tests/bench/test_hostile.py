@@ -154,6 +154,16 @@ def test_a_store_size_that_is_none(size: float) -> None:
         clean(keep_gb=size)
 
 
+def test_a_store_size_beyond_all_disks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from bench.extract import keep_quota
+    from bench.progress import Progress
+
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    monkeypatch.setenv("BENCH_CACHE_GB", "1e300")
+    keep_quota(Progress(quiet=True))
+    assert clean(keep_gb=1e300).removed == []
+
+
 def test_output_with_a_path_that_is_no_utf8(tmp_path: Path) -> None:
     with open(tmp_path / "out", "wb") as stream:
         console.emit(f"written to {STRANGE}", stream.fileno())

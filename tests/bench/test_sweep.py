@@ -45,7 +45,9 @@ def written(folder: Path, text: str) -> Path:
         ("suites: [knn]\nmodels: [a.pth, a.pth]", "runs 1 and 2 are the same"),
         ("suites: &x [knn]\nmodels: [{model: a.pth, suites: *x}]", "aliases"),
         ("suites: [knn]\nmodels: ['']", "model is empty"),
-        ("a: " + "[" * 5000, "not YAML"),
+        ("a: " + "[" * 50_000, "nested over 100 deep"),
+        ("suites: [knn]\nmodels: [a.pth]\nmodels: [b.pth]", "line 3: 'models' is there twice"),
+        ("suites: [knn]\nmodels:\n  - {model: a.pth, arch: x, arch: y}", "line 3: 'arch' is there twice"),
         ("suites: [knn]\nmodels: [a.pth]\nlimit: 2020-13-45", "sweep.yaml"),
     ],
 )
