@@ -201,6 +201,10 @@ def _path(m: Measurement) -> list[Document]:
     return [_spec(f"{m.suite}: {score.replace('_', ' ')} over {swept}", text, layer=layer)]
 
 
+_NO_LOSS = ("epoch", "step", "iteration", "lr")
+"""Entries of a curve's points that would flatten its losses on one axis."""
+
+
 def _curve(m: Measurement) -> list[Document]:
     points = [p for p in m.details["curve"] if isinstance(p, dict)]
     across = next((k for k in ("epoch", "step", "iteration") if all(_number(p.get(k)) for p in points)), None)
@@ -210,8 +214,10 @@ def _curve(m: Measurement) -> list[Document]:
         {"x": p[across], "y": value, "what": key.replace("_", " ")}
         for p in points
         for key, value in p.items()
-        if key != across and _number(value)
+        if key not in _NO_LOSS and _number(value)
     ]
+    if not values:
+        return []
     encoding = {"x": _q("x", across), "y": _q("y", "value", scale=_NEAR), "color": {"field": "what", "title": ""}}
     mark = {"type": "line", "tooltip": True}
     return [_spec(f"{m.suite}: training", m.protocol, data={"values": values}, mark=mark, encoding=encoding)]

@@ -360,3 +360,15 @@ def test_two_thousand_records(make: Maker, tmp_path: Path) -> None:
     assert time.perf_counter() - begun < 20
     assert summary.models == 2000
     assert summary.page.stat().st_size < 3_000_000
+
+
+def test_a_training_curve_is_drawn_with_its_losses_alone(make: Maker, tmp_path: Path) -> None:
+    curve = [{"iteration": 50 * i, "epoch": i / 2, "lr": 1e-3, "loss": 2 / i, "penalty": 0.1} for i in (1, 2, 3)]
+    make(details={"curve": curve}, runs=tmp_path / "runs")
+    publish(tmp_path / "runs", tmp_path / "site")
+    page = Page(next((tmp_path / "site" / "models").iterdir()).read_text())
+    spec = next(c["spec"] for c in page.documents["charts"] if c["title"].endswith(": training"))
+    assert vl_convert.vegalite_to_svg(spec).startswith("<svg")
+    points = spec["data"]["values"]
+    assert {point["what"] for point in points} == {"loss", "penalty"}
+    assert [point["x"] for point in points if point["what"] == "loss"] == [0.5, 1, 1.5]
