@@ -13,7 +13,9 @@ TABLE = {
     "retrieval": Entry("suites.retrieval:Retrieval", "retrieval on labelled sets: mean average precision, recall@k"),
     "attentive": Entry("suites.attentive:AttentiveProbe", "one attention query over the last tokens, then linear"),
     "ridge": Entry("suites.ridge:Ridge", "ridge regression on one-hot targets, the cheap probe"),
-    "quality": Entry("suites.quality:Quality", "label-free quality: RankMe, alpha-ReQ, NESum, uniformity"),
+    "quality": Entry(
+        "suites.quality:Quality", "label-free quality: RankMe, alpha-ReQ, NESum, uniformity, LiDAR, alignment"
+    ),
     "finetune": Entry("suites.finetune:FineTune", "a copy trained end to end by a published recipe, its top-1"),
     "cost": Entry("suites.cost:Cost", "parameters, FLOPs, latency, throughput and memory of a forward pass"),
     "agreement": Entry("suites.agreement:Agreement", "whether a student predicts what its teacher predicts"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from bench.errors import BenchError
-from bench.options import Allowed, count, positive
+from bench.options import Allowed, count, positive, words
 from bench.suite import Needs, engine_of
 from suites.neighbours import normalised
 from suites.spectrum import alpha_req, nesum_of, rankme_of
@@ -39,10 +39,18 @@ class Quality:
         "last": count(),
         "pairs_of": count(2),
         "t": positive(1e3),
+        # Those of quality/views.
+        "images": count(2),
+        "views": count(2, 10_000),
+        "delta": positive(1e6),
+        "alpha": positive(100),
+        "interpolation": words("bilinear", "bicubic"),
     }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         settings = protocol.settings
+        if "views" in settings:
+            return Needs(features=(), splits=("train",), backbone=True)
         if not settings["first"] < settings["last"]:
             raise BenchError(
                 f"quality.last={settings['last']} (an eigenvalue's rank) must come after "
@@ -52,6 +60,11 @@ class Quality:
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
         settings = task.settings
+        if "views" in settings:
+            from suites import views
+
+            yield from views.evaluate(task)
+            return
         train = task.data["train"]
         if len(train) < 2:
             raise BenchError(f"{train.dataset} {train.split} holds {len(train)} samples: a spectrum needs two or more")
