@@ -367,7 +367,7 @@ def test_a_training_curve_is_drawn_with_its_losses_alone(make: Maker, tmp_path: 
     make(details={"curve": curve}, runs=tmp_path / "runs")
     publish(tmp_path / "runs", tmp_path / "site")
     page = Page(next((tmp_path / "site" / "models").iterdir()).read_text())
-    spec = next(c["spec"] for c in page.documents["charts"] if c["title"].endswith(": training"))
+    spec = next(c["spec"] for c in page.documents["charts"] if ": training." in c["spec"]["description"])
     assert vl_convert.vegalite_to_svg(spec).startswith("<svg")
     points = spec["data"]["values"]
     assert {point["what"] for point in points} == {"loss", "penalty"}
