@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from bench._version import __version__
 from bench.card import Card, digest_of
@@ -15,52 +14,22 @@ from bench.errors import BenchError
 from bench.inputs import check_unchanged, inputs_of
 from bench.journal import Journal
 from bench.progress import watching
+from bench.reading import NO_DATA, Item, Reading, Source, Timings
 from bench.record import Measurement, Record, now
 from bench.registry import resolve
-from bench.suite import Needs, Other, Outcomes, OverSets, Suite, Task
+from bench.suite import Other, Outcomes, OverSets, Suite, Task
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
     from bench.backbone import Backbone
-    from bench.dataset import Splits
     from bench.featureset import FeatureSet
     from bench.progress import Progress
     from bench.protocol import Protocol
     from bench.ranks import Ranks
     from bench.request import Request
     from bench.stored import StoredFeatures
-
-
-Known = dict[tuple[int, "Source"], Mapping[str, "FeatureSet"]]
-"""Features by model (its id) and source, so that each is extracted once."""
-
-OPTIONAL = ("logits",)
-"""Outputs that a teacher or baseline may lack although the student has them."""
-
-
-NO_DATA = "none"
-"""The source of a suite that reads no samples."""
-
-
-class Source(NamedTuple):
-    """What a group of suites shares: where the samples come from, and the precision of the forward."""
-
-    data: str
-    precision: str
-
-
-@dataclass
-class Item:
-    """One suite of the run, or one data set of a suite that brings its own."""
-
-    name: str
-    """The suite's name, and where it brings data sets the set's: stem of what is kept of it."""
-    suite: Suite
-    card: Protocol
-    needs: Needs
-    source: Source
 
 
 class Engine:
@@ -86,25 +55,16 @@ class Engine:
         self.batch = batch
         self.workers = workers
         self.progress = progress
-        self.ranks = ranks
         self.device: torch.device = choose(device)
-        self.timings: dict[str, float] = {}
-        self.forwarded = 0
-        """Images that went through a network in this run: with ``timings["forward"]``, its throughput."""
-        self.left_out: dict[Source, dict[str, Any]] = {}
+        self.timings = Timings()
+        self.timed = self.timings.timed
+        self.reading = Reading(
+            device=self.device, batch=batch, workers=workers, ranks=ranks, timings=self.timings, progress=progress
+        )
         self._started = time.perf_counter()
-        self._opened: dict[str, Splits] = {}
+        self._opened = self.reading.opened
         self.missing: dict[str, dict[str, str]] = {}
         """Suite -> SPEC of a data set of its own that is not here -> why."""
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the seconds of the block to ``timings[stage]``."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
 
     def run(
         self,
@@ -137,11 +97,10 @@ class Engine:
             journal = Journal(self.runs, plan) if self.runs is not None else None
             measurements: list[Measurement] = []
             outcomes: dict[str, dict[str, np.ndarray]] = {}
-            features: Known = {}
             for item in items:
                 done = journal.load(item.name) if journal is not None else None
                 if done is None:
-                    data, guide, company = self._read(item, items, student, teacher, others, features)
+                    data, guide, company = self.reading.read(item, items, student, teacher, others)
                     folder = journal.folder / item.name if journal is not None else None
                     done = self._evaluate(item, student, data, teacher, guide, company, folder)
                     if journal is not None:
@@ -158,34 +117,10 @@ class Engine:
         """Extract what `run` would read, as one of several ranks; evaluate and write nothing but the store."""
         with watching(self.progress):
             items = self._items(student)
-            self._open_data(items)
+            items = self._open_data(items)
             others = self._load_others(items)
-            features: Known = {}
             for item in items:
-                self._read(item, items, student, teacher, others, features)
-
-    def _read(
-        self,
-        item: Item,
-        items: list[Item],
-        student: Backbone | StoredFeatures,
-        teacher: Backbone | StoredFeatures | None,
-        others: Mapping[str, Backbone | StoredFeatures],
-        known: Known,
-    ) -> tuple[Mapping[str, FeatureSet], Mapping[str, FeatureSet] | None, dict[str, Other]]:
-        """The features that a suite reads: the student's, the teacher's, and those of further models by role."""
-        if item.needs.backbone and not item.needs.features:
-            data = self._labels(item)
-        else:
-            data = self._features(student, item.source, items, known)
-        guide = None
-        if teacher is not None and item.needs.teacher:
-            guide = self._features(teacher, item.source, items, known, company=True)
-        company = {
-            role: Other(others[spec].card, self._features(others[spec], item.source, items, known, company=True))
-            for role, spec in item.needs.others
-        }
-        return data, guide, company
+                self.reading.read(item, items, student, teacher, others)
 
     def _items(self, student: Backbone | StoredFeatures) -> list[Item]:
         from bench.stored import StoredFeatures
@@ -305,73 +240,6 @@ class Engine:
         ledger = Ledger(self.runs or "")
         return next((r for r in ledger.mentioning(plan) if r.environment.get("plan") == plan and r.name == name), None)
 
-    def _features(
-        self,
-        model: Backbone | StoredFeatures,
-        source: Source,
-        items: list[Item],
-        known: Known,
-        company: bool = False,
-    ) -> Mapping[str, FeatureSet]:
-        """Both splits' features of ``model``, extracted once for all the suites that read this source."""
-        from bench.stored import StoredFeatures
-
-        if isinstance(model, StoredFeatures):
-            return {"train": model.train, "test": model.test}
-        key = (id(model), source)
-        if key in known:
-            return known[key]
-        from bench.extract import extract
-
-        mine = [item for item in items if item.source == source]
-        names = sorted({name for item in mine for name in item.needs.features})
-        if company and model.card.dims:
-            # Suites ask for what the student has; a teacher without a classifier of its own gives the rest.
-            names = [name for name in names if name in model.card.dims or name not in OPTIONAL]
-        if source.data == NO_DATA:
-            return {}
-        splits = self._opened[source.data]
-        found: dict[str, FeatureSet] = {}
-        for split in ("train", "test"):
-            if not any(split in item.needs.splits for item in mine):
-                continue
-            with self.timed("extract"):
-                extraction = extract(
-                    model,
-                    getattr(splits, split),
-                    names,
-                    device=self.device,
-                    precision=source.precision,
-                    batch=self.batch,
-                    workers=self.workers,
-                    progress=self.progress,
-                    rank=self.ranks.rank if self.ranks else 0,
-                    world=self.ranks.world if self.ranks else 1,
-                )
-            for stage in ("decode", "forward", "wait", "write"):
-                self.timings[stage] = self.timings.get(stage, 0.0) + extraction.timings.get(stage, 0.0)
-            self.forwarded += extraction.decoded
-            if left_out := extraction.details():
-                self.left_out.setdefault(source, {})[split] = left_out
-            found[split] = extraction.features
-        known[key] = found
-        return found
-
-    def _labels(self, item: Item) -> Mapping[str, FeatureSet]:
-        """The splits without any feature, for a suite that forwards the network itself."""
-        from bench.featureset import ArrayFeatureSet
-
-        if item.source.data == NO_DATA:
-            return {}
-        splits = {split: getattr(self._opened[item.source.data], split) for split in item.needs.splits}
-        return {
-            split: ArrayFeatureSet(
-                {}, images.labels, dataset=images.name, split=images.split, fingerprint=images.fingerprint,
-                ids=images.ids, classes=dict(zip(images.class_ids, images.classes, strict=True)),
-            )
-            for split, images in splits.items()
-        }  # fmt: skip
-
     def _evaluate(
         self,
         item: Item,
@@ -413,8 +281,8 @@ class Engine:
                 if not isinstance(outcome, str):
                     tables[name] = outcome.arrays
                 update["outcomes"] = name
-            if item.source in self.left_out and item.needs.features:
-                update["details"] = {**measurement.details, "left_out": self.left_out[item.source]}
+            if item.source in self.reading.left_out and item.needs.features:
+                update["details"] = {**measurement.details, "left_out": self.reading.left_out[item.source]}
             if not measurement.seconds:
                 update["seconds"] = time.perf_counter() - last
             last = time.perf_counter()
@@ -461,7 +329,7 @@ class Engine:
             environment={
                 **environment(device),
                 "peak_memory_mb": peak_memory_mb(device),
-                "images_forwarded": self.forwarded,
+                "images_forwarded": self.reading.forwarded,
                 "plan": plan,
             },
             timings={**self.timings, "total": time.perf_counter() - self._started},
