@@ -84,8 +84,14 @@ class Path:
             self._mean.zero_()
         self._intercept = intercept
         centred = raw - self._mean.float()
-        covariance = (centred.T @ centred).double() / self.n
-        values, vectors = torch.linalg.eigh(covariance)
+        if 2 * self.n < centred.shape[1]:
+            # The solution lies in the span of the samples, which is found without a covariance of all features.
+            _, singular, rows = torch.linalg.svd(centred.double(), full_matrices=False)
+            values, vectors = (singular**2 / self.n).flip(0), rows.T.flip(1)
+        else:
+            covariance = (centred.T @ centred).double() / self.n
+            values, vectors = torch.linalg.eigh(covariance)
+        # Ascending, in both.
         self._spread = values.clamp_min(0)
         self._rotation = vectors
         self._x = centred @ vectors.float()
@@ -119,7 +125,7 @@ class Path:
 
         ``tol``: the largest entry of the gradient of the mean loss, in curvature units, at which a fit has converged.
         """
-        w = torch.zeros(len(self._rotation), self.classes, dtype=torch.float64, device=self._x.device)
+        w = torch.zeros(self._rotation.shape[1], self.classes, dtype=torch.float64, device=self._x.device)
         b = self._start.clone() if self._intercept else torch.zeros_like(self._start)
         if start is not None:
             weight = torch.from_numpy(start.weight * self._unit).to(w)

@@ -1,6 +1,7 @@
 """linear/logreg: scikit-learn's solution, the hold-out's rules, and the cases that break probes."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +33,14 @@ def test_scikit_learn_on_the_golden_features(c):
 
 
 @pytest.mark.parametrize("c", [1e-3, 1e-1, 10.0])
-@pytest.mark.parametrize("shape", ["plain", "shifted", "wide", "constant column", "unbalanced"])
+@pytest.mark.parametrize("shape", ["plain", "shifted", "wide", "very wide", "constant column", "unbalanced"])
 def test_probabilities_are_scikit_learns(c, shape):
     x, y = clusters(0, 200, 4, 10)
     if shape == "shifted":
         x = x * 3 + 50
-    elif shape == "wide":
-        x = np.concatenate([x, np.random.default_rng(1).standard_normal((200, 300))], axis=1).astype(np.float32)
+    elif shape.endswith("wide"):
+        extra = 300 if shape == "wide" else 800
+        x = np.concatenate([x, np.random.default_rng(1).standard_normal((200, extra))], axis=1).astype(np.float32)
     elif shape == "constant column":
         x[:, 3] = 7
     elif shape == "unbalanced":
@@ -122,6 +124,26 @@ def test_a_class_that_only_the_test_split_has_counts_as_missed():
     measurements, made = evaluate("linear", (x, y), (q, t), C=1.0)
     assert not made.outcomes[0].arrays["correct5"][:3].any()
     assert measurements[0].details["without_training_samples"]["test_samples"] == 3
+
+
+def test_features_far_wider_than_the_samples_cost_no_covariance():
+    """20 000 x 20 000 numbers would take 3 GB and an hour."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((30, 20_000)).astype(np.float32)
+    begun = time.monotonic()
+    measurements, _ = evaluate("linear", (x, np.arange(30) % 3), (x, np.arange(30) % 3))
+    assert values(measurements, "top1") == 100
+    assert time.monotonic() - begun < 30
+
+
+def test_a_wide_start_is_taken_over():
+    """Weights outside of the new samples' span are no part of any solution."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((60, 400)).astype(np.float32), np.arange(60) % 3
+    (other,) = Penalties(x[:40], y[:40], 3).fit([0.1])
+    (cold,) = Penalties(x, y, 3).fit([0.1], tol=1e-9)
+    (warm,) = Penalties(x, y, 3).fit([0.1], tol=1e-9, start=other)
+    np.testing.assert_allclose(warm.weight, cold.weight, atol=2e-4)
 
 
 def test_separable_data_duplicates_and_more_features_than_samples():
