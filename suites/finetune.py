@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from bench.errors import BenchError
+from bench.files import write_atomically
 from bench.options import Allowed
 from bench.suite import Needs, engine_of
 from suites.classification import Labels, accuracies, labels_of
@@ -207,17 +210,29 @@ def _choose(
 
     held = holdout(labels.train, task.settings["holdout"], task.seed, remedy="give one finetune.lr and weight_decay")
     known, unknown = np.flatnonzero(~held), np.flatnonzero(held)
-    tried: list[dict[str, Any]] = []
-    best = -1.0
-    chosen = grid[0]
-    for number, (lr, decay) in enumerate(grid, 1):
-        trained = _train(task, train, labels.train, known, labels.trained, lr, decay, f"finetune {number}of{len(grid)}")
-        logits, kept, _ = predict(task, trained, Subset(train, unknown), "finetune hold-out")
-        accuracy = 100 * float((logits.argmax(axis=1) == labels.train[unknown[kept]]).mean())
+    kept = task.folder / "tried.json" if task.folder is not None else None
+    tried = _tried(kept)[: len(grid)]
+    for number, (lr, decay) in list(enumerate(grid, 1))[len(tried) :]:
+        name = f"finetune {number} of {len(grid)}"
+        trained = _train(task, train, labels.train, known, labels.trained, lr, decay, name)
+        logits, rows, _ = predict(task, trained, Subset(train, unknown), "finetune hold-out")
+        accuracy = 100 * float((logits.argmax(axis=1) == labels.train[unknown[rows]]).mean())
         tried.append({"lr": lr, "weight_decay": decay, "holdout_top1": accuracy})
-        if accuracy > best:
-            best, chosen = accuracy, (lr, decay)
-    return *chosen, tried
+        if kept is not None and task.folder is not None:
+            # The number is all that is needed of it: 49 networks would fill a disk.
+            write_atomically(kept, json.dumps(tried).encode())
+            shutil.rmtree(task.folder / name.replace(" ", "-"), ignore_errors=True)
+    best = max(tried, key=lambda point: point["holdout_top1"])
+    return best["lr"], best["weight_decay"], tried
+
+
+def _tried(path: Path | None) -> list[dict[str, Any]]:
+    """What an interrupted run has tried; its folder is that of the very same request."""
+    try:
+        found: list[dict[str, Any]] = json.loads(path.read_text()) if path is not None else []
+    except (OSError, ValueError):
+        return []
+    return found
 
 
 def _part_of_train(task: Task) -> tuple[Task, Dataset]:

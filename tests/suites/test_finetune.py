@@ -301,6 +301,29 @@ def test_several_rates_are_tried_on_a_hold_out(data):
     assert top1.details["training"]["samples"] == 24
 
 
+def test_an_interrupted_grid_tries_nothing_twice_and_keeps_no_networks(data, tmp_path, monkeypatch):
+    from suites import finetune
+
+    settings = {"finetune.lr": "0.0001,0.001,0.003"}
+    calm = finetuned(data, settings=settings).measurements[0]
+    real, names = finetune._train, []
+
+    def failing(*arguments):
+        names.append(arguments[-1])
+        if len(names) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(finetune, "_train", failing)
+    with pytest.raises(KeyboardInterrupt):
+        finetuned(data, settings=settings, runs=tmp_path)
+    assert not list(tmp_path.glob(".unfinished/*/finetune/*/training.pt"))
+    resumed = finetuned(data, settings=settings, runs=tmp_path).measurements[0]
+    assert names[3:] == ["finetune 3 of 3", "finetune"]
+    assert resumed.details == calm.details
+    assert resumed.value == calm.value
+
+
 def test_checkpointing_changes_no_number_and_makes_no_variant(data):
     plain = finetuned(data, small("test_vit"), {"finetune.checkpointing": False}).measurements[0]
     saved = finetuned(data, small("test_vit"), {"finetune.checkpointing": True}).measurements[0]
