@@ -95,7 +95,7 @@ def augmentation(settings: dict[str, Any], backbone: Backbone) -> Callable[[Any]
         raise BenchError(
             f"'{backbone.card.name}' has no fixed input size, which random crops need: take the -cached recipe"
         )
-    return _Augmented(
+    return Augmented(
         T.Compose(
             [
                 T.RandomResizedCrop(shape[1:], interpolation=T.InterpolationMode(settings["interpolation"])),
@@ -107,7 +107,7 @@ def augmentation(settings: dict[str, Any], backbone: Backbone) -> Callable[[Any]
     )
 
 
-class _Augmented:
+class Augmented:
     """A transform of RGB images."""
 
     def __init__(self, transform: Callable[[Any], Any]) -> None:

@@ -41,6 +41,13 @@ class Transfer:
         "normalise": words("none", "l2", "centred-l2"),
         "split": words("stratified", "random"),
         "search": words("path", "halving"),
+        # Those of transfer/dcd.
+        "lr": positive(1e6),
+        "momentum": Allowed(least=0, below=1),
+        "weight_decay": Allowed(least=0, most=1e6),
+        "epochs": positive(1e6),
+        "steps": positive(1e6, a_set=True),
+        "batch": count(2),
     }
 
     def data_sets(self, protocol: Protocol) -> tuple[str, ...]:
@@ -49,6 +56,11 @@ class Transfer:
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         for spec in protocol.settings["sets"]:
             set_of(spec)
+        if "momentum" in protocol.settings:
+            from suites import cifar_transfer
+
+            cifar_transfer.check(protocol.settings["sets"], card)
+            return Needs(features=(), backbone=True)
         grid_of(protocol.settings)
         return Needs()
 
@@ -61,6 +73,11 @@ class Transfer:
             facts["here"] = {"train": len(train), "test": len(test)}
         if row.group:
             facts["group"] = row.group
+        if "momentum" in task.settings:
+            from suites import cifar_transfer
+
+            yield from cifar_transfer.evaluate(task, facts)
+            return
         if train.labels.ndim > 1:
             from suites import logreg_multilabel
 
