@@ -13,6 +13,25 @@ TABLE = {
     "hf": Entry("bench.data.hf:open_hf", "local Parquet or Arrow files, or a name in the local Hugging Face cache"),
     "webdataset": Entry("bench.data.webdataset:open_webdataset", "tar shards with images and labels"),
     "imagenet": Entry("bench.data.named:open_imagenet", "$BENCH_DATA/imagenet: train/ and val/, a folder per class"),
+    "imagenet-v2": Entry(
+        "bench.data.robustness:open_imagenet_v2", "$BENCH_DATA/imagenet-v2, matched frequency, beside imagenet"
+    ),
+    "imagenet-a": Entry(
+        "bench.data.robustness:open_imagenet_a", "$BENCH_DATA/imagenet-a, 200 class folders, beside imagenet"
+    ),
+    "imagenet-r": Entry(
+        "bench.data.robustness:open_imagenet_r", "$BENCH_DATA/imagenet-r, 200 class folders, beside imagenet"
+    ),
+    "imagenet-sketch": Entry(
+        "bench.data.robustness:open_imagenet_sketch", "$BENCH_DATA/imagenet-sketch, beside imagenet"
+    ),
+    "imagenet-real": Entry(
+        "bench.data.robustness:open_imagenet_real", "ImageNet's val with $BENCH_DATA/imagenet-real/real.json"
+    ),
+    "imagenet-c": Entry(
+        "bench.data.robustness:open_imagenet_c",
+        "imagenet-c:CORRUPTION-SEVERITY in $BENCH_DATA/imagenet-c, beside imagenet",
+    ),
     "cifar10": Entry("bench.data.named:open_cifar10", "$BENCH_DATA/cifar10, the published archive"),
     "cifar100": Entry("bench.data.named:open_cifar100", "$BENCH_DATA/cifar100, the published archive"),
     "stl10": Entry("bench.data.named:open_stl10", "$BENCH_DATA/stl10, the published archive"),

@@ -44,7 +44,7 @@ def open_imagefolder(rest: str) -> Splits:
 
 
 def _two(root: Path, train: str, test: str) -> Splits:
-    found = {split: _classes(root / split) for split in (train, test)}
+    found = {split: class_images(root / split) for split in (train, test)}
     classes = sorted({*found[train], *found[test]})
     number = {name: index for index, name in enumerate(classes)}
 
@@ -58,7 +58,7 @@ def _two(root: Path, train: str, test: str) -> Splits:
 
 
 def _one(root: Path) -> Splits:
-    found = _classes(root)
+    found = class_images(root)
     classes = sorted(found)
     parts: dict[str, list[tuple[str, int]]] = {"train": [], HOLDOUT: []}
     for number, name in enumerate(classes):
@@ -77,7 +77,7 @@ def _one(root: Path) -> Splits:
     )
 
 
-def _classes(folder: Path) -> dict[str, list[str]]:
+def class_images(folder: Path) -> dict[str, list[str]]:
     """Image paths relative to ``folder`` by class, sorted."""
     found = {name: _images(folder, folder / name) for name in _folders(folder)}
     if not found:
