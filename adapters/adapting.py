@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adapters.architecture import Architecture, Outline
-from adapters.layouts import Layout
+from adapters.layout import Layout
 from bench.errors import BenchError
 
 Shapes = Mapping[str, Sequence[int]]

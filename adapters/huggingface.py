@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from adapters.layouts import Layout
+from adapters.layout import Layout
 from bench.card import Interpolation, Transform
 from bench.errors import BenchError
 

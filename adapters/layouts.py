@@ -6,98 +6,32 @@ these layouts is read plainly, by its architecture alone.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from adapters.positions import How
-from adapters.timm_backbone import Feature
-from bench.card import Transform
-
-BILINEAR = Transform(resize=256, crop=224, interpolation="bilinear")
-BICUBIC = Transform(resize=256, crop=224, interpolation="bicubic")
-HALF = BICUBIC.model_copy(update={"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})
-PIXELS = BILINEAR.model_copy(update={"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)})
-CLIP = Transform(
-    resize=224,
-    crop=224,
-    interpolation="bicubic",
-    mean=(0.48145466, 0.4578275, 0.40821073),
-    std=(0.26862954, 0.26130258, 0.27577711),
-)
-CIFAR10 = Transform(
-    resize=32, crop=32, interpolation="bilinear", mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616)
-)
-CIFAR100 = Transform(
-    resize=32, crop=32, interpolation="bilinear", mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761)
+from adapters.hf_layouts import HUGGING_FACE
+from adapters.layout import (
+    BICUBIC,
+    BILINEAR,
+    CIFAR100,
+    CLIP,
+    HALF,
+    PIXELS,
+    PLAIN,
+    Layout,
+    beit_arguments,
+    no_final_norm,
+    twelve_heads,
 )
 
-Arguments = Callable[[str], dict[str, Any]]
-
-
-def _none(architecture: str) -> dict[str, Any]:
-    return {}
-
-
-def _twelve_heads(architecture: str) -> dict[str, Any]:
-    """MoCo v3's small transformer has twelve heads of 32, not timm's six of 64."""
-    return {"num_heads": 12} if architecture.startswith("vit_small") else {}
-
-
-def _beit(architecture: str) -> dict[str, Any]:
-    # The pretrained final norm is over tokens; timm's default would use the one over the mean.
-    return {"global_pool": "token"} if architecture.startswith("beit") else {}
-
-
-def _no_final_norm(architecture: str) -> dict[str, Any]:
-    return {"final_norm": False} if architecture.startswith("vit") else {}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """``signs``: each must match wholly some ``set/name`` of the file or some member's name; ``lacks``: none may."""
-
-    name: str
-    method: str | None
-    signs: tuple[str, ...] = ()
-    lacks: tuple[str, ...] = ()
-    weights: str | None = None
-    """Pattern of the weight set that the method's evaluation reads, where the common rule would not find it."""
-    transform: Transform | None = None
-    feature: Feature | None = None
-    """What a transformer's frozen feature is; convolutional networks always give the pooled last map."""
-    arguments: Arguments = _none
-    classifier: bool = False
-    """Whether a tensor in the classifier's place is a classifier, and not a projection head."""
-    architectures: str = ""
-    """Pattern of the architectures that an inferred one must have, where tensors alone do not tell."""
-    note: str | None = None
-    timm_transform: bool = False
-    """Whether timm's own transform of the architecture is the one that the file was trained for."""
-    at_native_size: bool = False
-    """Whether ``transform`` is meant at 224 pixels and follows the network's own input size."""
-    norm_optional: bool = False
-    """Whether the method's class may be without a final norm, so that a file without one is whole."""
-    square: str | None = None
-    """Pattern of a ``set/name`` that must be there with a square matrix."""
-    positions: How = "antialiased"
-    """How the method resizes its position grid, see `adapters.positions`."""
-
-    def answers(self, names: Mapping[str, Sequence[int]]) -> bool:
-        """Whether a file with such names (and shapes) has this layout."""
-        listed = list(names)
-        if self.square is not None:
-            shapes = [shape for name, shape in names.items() if re.fullmatch(self.square, name)]
-            if not any(len(shape) == 2 and shape[0] == shape[1] for shape in shapes):
-                return False
-        found = all(any(re.fullmatch(sign, name) for name in listed) for sign in self.signs)
-        return found and not any(re.fullmatch(sign, name) for sign in self.lacks for name in listed)
-
-
-PLAIN = Layout("plain", None, classifier=True)
-
-LAYOUTS: tuple[Layout, ...] = (
+OFFICIAL: tuple[Layout, ...] = (
+    Layout(
+        "JAX ViT",
+        None,
+        (r".*/(?:\S*/)?Transformer/encoderblock_0/LayerNorm_0/scale", r".*/(?:\S*/)?embedding/kernel"),
+        transform=HALF.model_copy(update={"interpolation": "bilinear"}),
+        feature="cls",
+        classifier=True,
+    ),
     Layout(
         "MoCo v3",
         "mocov3",
@@ -105,7 +39,7 @@ LAYOUTS: tuple[Layout, ...] = (
         weights=r".*base_encoder",
         transform=BILINEAR,
         feature="cls",
-        arguments=_twelve_heads,
+        arguments=twelve_heads,
     ),
     Layout("MoCo v2", "mocov2", (r".*/(?:module\.)?encoder_q\.fc\.[02]\.weight",), transform=BILINEAR),
     Layout("MoCo v1", "mocov1", (r".*/(?:module\.)?encoder_q\.fc\.weight",), transform=BILINEAR),
@@ -223,15 +157,7 @@ LAYOUTS: tuple[Layout, ...] = (
         (r"model_state/.*", r"model_state/pred_head\..*"),
         transform=BICUBIC,
         feature="avg",
-        arguments=_no_final_norm,
-    ),
-    Layout(
-        "Hugging Face MAE",
-        "mae",
-        (r".*/(?:vit\.)?embeddings\.patch_embeddings\.projection\.weight", r".*/decoder\.decoder_embed\.weight"),
-        transform=BICUBIC.model_copy(update={"resize": 224}),
-        feature="cls",
-        arguments=lambda _: {"norm_eps": 1e-12},
+        arguments=no_final_norm,
     ),
     Layout(
         "MAE",
@@ -259,23 +185,13 @@ LAYOUTS: tuple[Layout, ...] = (
         feature="cls",
     ),
     Layout(
-        "Hugging Face BEiT",
-        "beit",
-        (r".*/(?:\S*\.)?(?:encoder\.layer|layers)\.0\.lambda_1",),
-        transform=HALF.model_copy(update={"resize": 224}),
-        feature="avg",
-        arguments=lambda name: {**_beit(name), "norm_eps": 1e-12},
-        classifier=True,
-        norm_optional=True,
-    ),
-    Layout(
         "SimMIM",
         "simmim",
         (r".*/(?:\S*\.)?encoder\.mask_token", r".*/(?:\S*\.)?decoder\.0\.weight"),
         transform=BICUBIC,
         feature="avg",
         at_native_size=True,
-        arguments=_beit,
+        arguments=beit_arguments,
     ),
     Layout(
         "data2vec",
@@ -285,7 +201,7 @@ LAYOUTS: tuple[Layout, ...] = (
         weights=r"model|module",
         transform=BICUBIC,
         feature="avg",
-        arguments=_beit,
+        arguments=beit_arguments,
     ),
     Layout(
         "BEiT",
@@ -293,7 +209,7 @@ LAYOUTS: tuple[Layout, ...] = (
         (r".*/(?:\S*\.)?blocks\.0\.attn\.q_bias", r".*/(?:\S*\.)?(?:lm_head|mask_token)\S*"),
         transform=HALF,
         feature="avg",
-        arguments=_beit,
+        arguments=beit_arguments,
     ),
     Layout(
         "DINOv3",
@@ -304,37 +220,6 @@ LAYOUTS: tuple[Layout, ...] = (
         feature="cls",
         arguments=lambda _: {"norm_eps": 1e-5},
         architectures=r".*_dinov3(?:_qkvb)?",
-    ),
-    Layout(
-        "Hugging Face DINOv3",
-        "dinov3",
-        (r".*/(?:\S*\.)?embeddings\.patch_embeddings\.weight", r".*/(?:\S*\.)?embeddings\.register_tokens"),
-        transform=BICUBIC,
-        feature="cls",
-        arguments=lambda _: {"norm_eps": 1e-5},
-        architectures=r".*_dinov3(?:_qkvb)?",
-    ),
-    Layout(
-        "Hugging Face DINOv3 ConvNeXt",
-        "dinov3",
-        (r".*/(?:\S*\.)?stages\.0\.layers\.0\.depthwise_conv\.weight", r".*/(?:\S*\.)?layer_norm\.weight"),
-        transform=BICUBIC,
-    ),
-    Layout(
-        "Hugging Face DINOv2",
-        "dinov2",
-        (r".*/(?:\S*\.)?encoder\.layer\.0\.layer_scale1\.lambda1",),
-        lacks=(r".*/(?:\S*\.)?embeddings\.register_tokens",),
-        transform=BICUBIC,
-        feature="cls",
-        positions="plain",
-    ),
-    Layout(
-        "Hugging Face DINOv2 with registers",
-        "dinov2",
-        (r".*/(?:\S*\.)?encoder\.layer\.0\.layer_scale1\.lambda1", r".*/(?:\S*\.)?embeddings\.register_tokens"),
-        transform=BICUBIC,
-        feature="cls",
     ),
     Layout(
         "DINOv2 with registers",
@@ -350,12 +235,6 @@ LAYOUTS: tuple[Layout, ...] = (
         transform=BICUBIC,
         feature="cls",
         positions="scaled",
-    ),
-    Layout(
-        "Hugging Face ALIGN",
-        "align",
-        (r".*/vision_model\.encoder\.blocks\.0\.depthwise_conv\..*", r".*/text_model\..*"),
-        transform=HALF.model_copy(update={"resize": 289, "crop": 289}),
     ),
     Layout(
         "OpenAI CLIP",
@@ -394,79 +273,9 @@ LAYOUTS: tuple[Layout, ...] = (
         feature="cls",
         classifier=True,
     ),
-    Layout(
-        "Hugging Face CLIP",
-        "clip",
-        (r".*/(?:\S*\.)?embeddings\.patch_embedding\.weight", r".*/(?:\S*\.)?pre_layrnorm\.weight"),
-        transform=CLIP,
-        feature="cls",
-        arguments=lambda _: {"norm_eps": 1e-5},
-        architectures=r"vit_.*_clip_quickgelu_\d+",
-        note="activation QuickGELU assumed, the class's default (--arch vit_..._clip_224 for GELU)",
-        at_native_size=True,
-    ),
-    Layout(
-        "Hugging Face SigLIP",
-        "siglip",
-        (r".*/(?:\S*\.)?embeddings\.patch_embedding\.bias", r".*/(?:\S*\.)?head\.probe"),
-        transform=HALF.model_copy(update={"resize": (224, 224), "crop": None}),
-        feature="head",
-        arguments=lambda _: {"norm_eps": 1e-6, "act_layer": "gelu_tanh"},
-        architectures=r"vit_.*_siglip_\d+",
-        at_native_size=True,
-    ),
-    Layout(
-        "Hugging Face I-JEPA",
-        "ijepa",
-        (
-            r".*/(?:\S*\.)?embeddings\.patch_embeddings\.projection\.weight",
-            r".*/(?:\S*\.)?embeddings\.position_embeddings",
-            r".*/(?:\S*\.)?(?:encoder\.layer|layers)\.0\.layernorm_before\.weight",
-        ),
-        lacks=(r".*/(?:\S*\.)?embeddings\.cls_token",),
-        transform=HALF.model_copy(update={"resize": (224, 224), "crop": None, "interpolation": "bilinear"}),
-        feature="avg",
-        arguments=lambda _: {"norm_eps": 1e-6},
-    ),
-    Layout(
-        "Hugging Face Swin",
-        None,
-        (
-            r".*/(?:\S*\.)?encoder\.layers\.0\.blocks\.0\.layernorm_before\.weight",
-            r".*/(?:\S*\.)?embeddings\.patch_embeddings\.projection\.weight",
-        ),
-        transform=BICUBIC.model_copy(update={"resize": (224, 224), "crop": None}),
-        classifier=True,
-        at_native_size=True,
-    ),
-    Layout(
-        "Hugging Face ResNet",
-        None,
-        (r".*/(?:\S*\.)?embedder\.embedder\.convolution\.weight",),
-        transform=BICUBIC,
-        classifier=True,
-    ),
-    Layout(
-        "Hugging Face ViT",
-        None,
-        (
-            r".*/(?:\S*\.)?embeddings\.patch_embeddings\.projection\.weight",
-            r".*/(?:\S*\.)?(?:encoder\.layer|layers)\.0\.layernorm_before\.weight",
-        ),
-        transform=HALF.model_copy(update={"resize": (224, 224), "crop": None, "interpolation": "bilinear"}),
-        feature="cls",
-        classifier=True,
-        arguments=lambda _: {"norm_eps": 1e-12},
-    ),
-    Layout(
-        "Hugging Face ConvNeXt V2",
-        None,
-        (r".*/(?:convnextv2\.)?encoder\.stages\.0\.layers\.0\.grn\.weight",),
-        transform=BILINEAR,
-        classifier=True,
-        arguments=lambda _: {"head_norm_eps": 1e-12},
-    ),
 )
+
+LAYOUTS: tuple[Layout, ...] = (*HUGGING_FACE, *OFFICIAL)
 
 
 def recognise(names: Mapping[str, Sequence[int]]) -> Layout:

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from adapters import sketch
+from adapters import shaped, sketch
 from adapters.adapting import adapted
 from adapters.architecture import Architecture, Outline
 from adapters.dialects import readings
 from adapters.fitting import Fit, fit, prefixes
 from adapters.heads import grouped, is_head_anywhere
-from adapters.layouts import PLAIN, Layout
+from adapters.layout import PLAIN, Layout
 from adapters.weightsets import WeightSet, answers, label, preference
 from bench.errors import BenchError
 
@@ -129,14 +129,14 @@ def _with(read: list[_Reading], architecture: Architecture, layout: Layout) -> l
     tries = []
     for reading in read:
         for prefix in prefixes(reading.shapes, architecture.outline().needed) or [""]:
-            own = adapted(architecture, reading.shapes, prefix, layout)
-            tries.append(_Try(reading, own, fit(reading.shapes, own.outline(), prefix), layout))
+            tries.append(_try(reading, prefix, architecture, layout))
     return tries
 
 
 def _inferred(read: list[_Reading], layout: Layout, *, likely: float = _LIKELY, n: int = 8) -> list[_Try]:
-    """Every reading and prefix against the architectures that its names and shapes resemble."""
+    """Every reading and prefix against the architectures that its names and shapes resemble, then against their own."""
     tries = []
+    unnamed = []
     for reading in read:
         for prefix in _common_prefixes(reading.shapes):
             inside = {key[len(prefix) :]: shape for key, shape in reading.shapes.items() if key.startswith(prefix)}
@@ -146,9 +146,18 @@ def _inferred(read: list[_Reading], layout: Layout, *, likely: float = _LIKELY, 
             for name, score in likeliest:
                 if score < likely:
                     break
-                own = adapted(Architecture(name), reading.shapes, prefix, layout)
-                tries.append(_Try(reading, own, fit(reading.shapes, own.outline(), prefix), layout))
+                tries.append(_try(reading, prefix, Architecture(name), layout))
+            if (own := shaped.transformer(reading.shapes, prefix)) is not None:
+                unnamed.append((reading, prefix, own))
+    if not any(t.fit.complete for t in tries):
+        found = [_try(reading, prefix, own, layout) for reading, prefix, own in unnamed]
+        tries += [t for t in found if t.fit.complete]
     return tries
+
+
+def _try(reading: _Reading, prefix: str, architecture: Architecture, layout: Layout) -> _Try:
+    own = adapted(architecture, reading.shapes, prefix, layout)
+    return _Try(reading, own, fit(reading.shapes, own.outline(), prefix), layout)
 
 
 def _common_prefixes(shapes: Shapes) -> list[str]:
@@ -195,6 +204,9 @@ def _notes(best: _Try, complete: list[_Try], arch: str | None) -> list[str]:
     notes = []
     if arch is None:
         notes.append(f"architecture inferred from names and shapes: {best.architecture}")
+        if shaped.assumes_heads(best.architecture):
+            heads = dict(best.architecture.arguments)["num_heads"]
+            notes.append(f"{heads} heads, of 64, are assumed: shapes do not tell (--arch with num_heads=...)")
     others = list(dict.fromkeys(t.label or "." for t in complete if t.label != best.label))
     if others:
         notes.append(f"other weight sets in the file: {', '.join(others)} (--weights-key)")
@@ -241,8 +253,18 @@ def _misfit(
         share = "fits completely" if found.fit.complete else f"fits {found.fit.filled} of {found.fit.needed}"
         return f"{sentence}; {found.architecture} {share}: use --arch {found.architecture.name}"
     if not best.fit.wrong and not best.fit.structural and best.fit.missing and best.fit.filled:
-        return f"{sentence}; the file is incomplete, or of another architecture: name that with --arch"
+        blocks = {name.split(".")[1] for name in best.fit.mapped if name.startswith("blocks.")}
+        other = f", such as {best.architecture.name}(depth={len(blocks)})" if _block_missing(best) else ""
+        return f"{sentence}; the file is incomplete, or of another architecture: name that with --arch{other}"
     return f"{sentence}; name another architecture with --arch, or other weights with --weights-key"
+
+
+def _block_missing(attempt: _Try) -> bool:
+    """Whether all that is missing lies in a transformer's last blocks."""
+    there = {name.split(".")[1] for name in attempt.fit.mapped if name.startswith("blocks.")}
+    lost = {name.split(".")[1] if name.startswith("blocks.") else "" for name in attempt.fit.missing}
+    numbers = there == {str(index) for index in range(len(there))}
+    return bool(there) and "" not in lost and not lost & there and numbers
 
 
 def _shortfall(attempt: _Try) -> str:

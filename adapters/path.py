@@ -10,7 +10,8 @@ from torch import Tensor
 from adapters import positions, reader
 from adapters.architecture import without_random_init
 from adapters.huggingface import refined
-from adapters.layouts import CIFAR10, CIFAR100, Layout, recognise
+from adapters.layout import CIFAR10, CIFAR100, Layout
+from adapters.layouts import recognise
 from adapters.lightness import LightnessBackbone
 from adapters.matching import Match, match
 from adapters.network_backbone import NetworkBackbone

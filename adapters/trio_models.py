@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from adapters import path
-from adapters.layouts import CIFAR10
+from adapters.layout import CIFAR10
 from adapters.timm_backbone import TimmBackbone
 from bench.backbone import Backbone, freeze
 from bench.errors import BenchError

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import bench
-from adapters.layouts import CIFAR10
+from adapters.layout import CIFAR10
 from adapters.networks import build
 from bench.backbone import Backbone
 from bench.data.opening import open_data

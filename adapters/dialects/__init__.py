@@ -1,8 +1,8 @@
 """Dialects: how official code names the tensors of networks that timm has under other names.
 
 A dialect is a table: a pattern that shows it, and renaming rules. `readings` gives a weight set in every dialect that
-its names show, so that the rest of the way knows timm's names alone. One more dialect is one more row in ``official``
-or ``huggingface``.
+its names show, so that the rest of the way knows timm's names alone. One more dialect is one more row in ``official``,
+``huggingface`` or ``jax``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from adapters.dialects.dialect import Dialect, translate
 from adapters.dialects.huggingface import HUGGING_FACE
+from adapters.dialects.jax import JAX
 from adapters.dialects.official import OFFICIAL
 
-DIALECTS = (*OFFICIAL, *HUGGING_FACE)
+DIALECTS = (*OFFICIAL, *HUGGING_FACE, *JAX)
 
 __all__ = ["DIALECTS", "Dialect", "readings", "translate"]
 

@@ -115,6 +115,32 @@ OFFICIAL: tuple[Dialect, ...] = (
         (share_position_biases,),
     ),
     Dialect(
+        # andreasveit's code
+        "DenseNet-BC",
+        re.compile(r"(|.*\.)block1\.layer\.0\.conv2\.weight"),
+        ((r"block(\d)\.layer\.(.*)", r"dense\1.\2"), (r"bn1\.(.*)", r"bn.\1")),
+    ),
+    Dialect(
+        # gpleiss' code, and torchvision's class with a stem for small images
+        "DenseNet-BC",
+        re.compile(r"(|.*\.)features\.denseblock1\.denselayer1\.norm1\.weight"),
+        (
+            (r"features\.conv0\.(.*)", r"conv1.\1"),
+            *(
+                (rf"features\.denseblock(\d)\.denselayer{i + 1}\.norm([12])\.(.*)", rf"dense\1.{i}.bn\2.\3")
+                for i in range(42)
+            ),
+            *(
+                (rf"features\.denseblock(\d)\.denselayer{i + 1}\.conv([12])\.(.*)", rf"dense\1.{i}.conv\2.\3")
+                for i in range(42)
+            ),
+            (r"features\.transition(\d)\.norm\.(.*)", r"trans\1.bn1.\2"),
+            (r"features\.transition(\d)\.conv\.(.*)", r"trans\1.conv1.\2"),
+            (r"features\.norm(?:3|4|5|_final)\.(.*)", r"bn.\1"),
+            (r"classifier\.(.*)", r"fc.\1"),
+        ),
+    ),
+    Dialect(
         "mmpretrain ViT",
         re.compile(r"(.*?)layers\.0\.ffn\.layers\.0\.0\.weight"),
         (

@@ -24,6 +24,10 @@ TABLE: dict[str, _Row] = {
         for width in (1, 2, 4, 10)
     },
     **{f"cifar_vgg{n}": ("cifar_vgg:CifarVGG", {"depth": n}) for n in (8, 11, 13, 16, 19)},
+    **{
+        f"cifar_densenet_bc{depth}_k{growth}": ("cifar_densenet:CifarDenseNet", {"depth": depth, "growth": growth})
+        for depth, growth in ((100, 12), (190, 40), (250, 24))
+    },
     "cifar_mobilenetv2_half": ("cifar_mobilenet:CifarMobileNetV2", {"width": 0.5, "expansion": 6}),
     "cifar_shufflenetv1": ("shufflenet:ShuffleNetV1", {}),
     "cifar_shufflenetv2": ("shufflenet:ShuffleNetV2", {}),
