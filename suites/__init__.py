@@ -24,4 +24,6 @@ TABLE = {
     "layers": Entry("suites.layer_map:LayerMap", "every layer of the student against every layer of its teacher"),
     "logits": Entry("suites.logit_suite:LogitStructure", "class structure of the logits, student against teacher"),
     "ade20k": Entry("suites.ade20k:ADE20K", "semantic segmentation: a linear head on frozen maps, or UperNet"),
+    "coco": Entry("suites.detecting:COCO", "detection and instance segmentation: Mask and Faster R-CNN"),
+    "voc07": Entry("suites.detecting:VOC07", "detection: Faster R-CNN, VOC2007's 11-point average precision"),
 }

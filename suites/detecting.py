@@ -1,0 +1,133 @@
+"""coco and voc07: a detector over the network's maps, trained, and its average precision."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bench.errors import BenchError
+from bench.options import Allowed, count, positive, words
+from bench.suite import Needs, engine_of
+from suites.annotated import annotated
+
+if TYPE_CHECKING:
+    from bench.card import Card
+    from bench.protocol import Protocol
+    from bench.record import Engine, Measurement
+    from bench.suite import Task
+
+
+class Detecting:
+    """What the detection suites share; subclasses say how detections are judged."""
+
+    name: str
+    default: str
+    kinds = "coco:PATH or voc:PATH"
+    options: ClassVar[dict[str, Allowed]] = {
+        "engine": words("torchvision"),
+        "iterations": count(),
+        "batch": count(most=65_536),
+        "size": count(least=32, most=4096),
+        "lr": positive(most=100),
+        "warmup": count(least=0),
+        "steps": Allowed(above=0, most=1, a_set=True),
+        "weight_decay": Allowed(least=0, most=100),
+        "layer_decay": Allowed(above=0, most=1),
+        "optimiser": words("sgd", "adamw"),
+        "bn": words("batch", "fixed"),
+        "fpn_norm": words("batch", "none"),
+    }
+
+    def needs(self, protocol: Protocol, card: Card) -> Needs:
+        if card.family in ("video", "text"):
+            raise BenchError(
+                f"suite '{self.name}' detects things in images, and '{card.name}' is a {card.family} network"
+            )
+        return Needs(features=(), backbone=True)
+
+    def evaluate(self, task: Task) -> Iterator[Measurement]:
+        from suites.detection.precision import truth_of
+        from suites.detection.training import Job
+
+        train, test = annotated(task, "instances", "boxes", self.kinds)
+        masks = bool(task.settings["masks"])
+        if masks and not (train.masked and test.masked):
+            raise BenchError(
+                f"{task.protocol.id} needs a mask for every object, and {train.name} has boxes alone: "
+                f"--protocol {self.name}=tv-fasterrcnn-fpn-1x needs none"
+            )
+        truth = truth_of(test)
+        if not any(not row["iscrowd"] and not row["difficult"] for row in truth["annotations"]):
+            raise BenchError(f"{test.name} {test.split} has no object that counts: there is nothing to find")
+        job = Job(task, len(train.classes), masks)
+        trained = job.train(train)
+        detections = job.detect(trained.network, test)
+        task.files["detections.json"] = json.dumps(detections, separators=(",", ":")).encode()
+        details = {**trained.details(), "detections": len(detections)}
+        if passed := {s.split: s.passed_over for s in (train, test) if getattr(s, "passed_over", 0)}:
+            details["boxes_without_area"] = passed
+        first = True
+        for metric, value, interval in self.judged(truth, detections, masks, task.seed):
+            yield task.measure(
+                metric, value, n=len(test), engine=self.engine(), interval=interval,
+                interval_method="bootstrap over images" if interval else None,
+                interval_note=None if interval else "too few images: the metric is undefined in resamples",
+                outcomes="detections.json", headline=first, seeds=[task.seed], details=details if first else {},
+                feature={"tokens": "maps", "layers": len(task.card.strides), "norm": "none"},
+            )  # fmt: skip
+            first = False
+
+    def judged(
+        self, truth: dict[str, Any], detections: list[dict[str, Any]], masks: bool, seed: int
+    ) -> Iterator[tuple[str, float, tuple[float, float] | None]]:
+        """(metric, percent, interval), the headline first."""
+        raise NotImplementedError
+
+    def engine(self) -> Engine:
+        judge = engine_of("faster-coco-eval")
+        return engine_of("torchvision", f"{judge.name} {judge.version}+torchvision")
+
+
+class COCO(Detecting):
+    """COCO's AP of boxes (the headline) and, of Mask R-CNN, masks: mean, at .50 and .75, by size."""
+
+    name = "coco"
+    default = "coco/tv-maskrcnn-fpn-1x@1"
+
+    def judged(
+        self, truth: dict[str, Any], detections: list[dict[str, Any]], masks: bool, seed: int
+    ) -> Iterator[tuple[str, float, tuple[float, float] | None]]:
+        from suites.detection.precision import coco_intervals, coco_precision
+
+        for kind, name in (("bbox", "box"), ("segm", "mask")):
+            if kind == "segm" and not masks:
+                continue
+            values = coco_precision(truth, detections, kind)
+            yield from _named(name, values, coco_intervals(truth, detections, values, kind, seed=seed), "ap")
+
+
+class VOC07(Detecting):
+    """VOC2007's 11-point AP of boxes: at IoU .50 (the headline), .75, and the mean over .50 to .95."""
+
+    name = "voc07"
+    default = "voc07/tv-fasterrcnn-fpn-24k@1"
+    kinds = "voc:PATH"
+
+    def judged(
+        self, truth: dict[str, Any], detections: list[dict[str, Any]], masks: bool, seed: int
+    ) -> Iterator[tuple[str, float, tuple[float, float] | None]]:
+        from suites.detection.precision import voc_intervals, voc_precision
+
+        values = voc_precision(truth, detections)
+        yield from _named("box", values, voc_intervals(truth, detections, values, seed=seed), "ap50")
+
+    def engine(self) -> Engine:
+        return engine_of("torchvision", "bench-voc07+torchvision")
+
+
+def _named(
+    name: str, values: Mapping[str, float], intervals: Mapping[str, tuple[float, float] | None], first: str
+) -> Iterator[tuple[str, float, tuple[float, float] | None]]:
+    for metric in sorted(values, key=lambda metric: metric != first):
+        yield f"{name}_{metric}", values[metric], intervals[metric]

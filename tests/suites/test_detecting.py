@@ -1,0 +1,255 @@
+"""coco and voc07: samples, pyramids, and whole runs on generated shapes."""
+
+import contextlib
+import io
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from densehelp import COLOURS, IDS, shapes, write_coco, write_document, write_segfolder, write_voc
+from densenets import tiny
+from PIL import Image
+
+import bench
+from bench.data.masks import mask_of
+from bench.data.opening import open_data
+from bench.errors import BenchError
+from bench.ledger import Ledger
+from suites.detection import pyramids
+from suites.detection.pyramids import Trunk
+from suites.detection.samples import Annotated, jittered
+from suites.detection.training import rows_of
+from suites.training.feed import seed_all
+
+EXAMPLES = Path("/usr/share/doc/labelme-examples/examples")
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Few regions and narrow heads: the published numbers are for images a hundred times larger."""
+    monkeypatch.setattr(pyramids, "WIDTH", 32)
+    monkeypatch.setattr(pyramids, "MASK_HEAD", (32, 32))
+    monkeypatch.setattr(pyramids, "SAMPLED", 48)
+    monkeypatch.setattr(pyramids, "PROPOSALS", (300, 150, 60))
+
+
+def own_images(folder, n=4, **more):
+    """A `coco:` folder whose test images are its training images."""
+    (document, _) = write_coco(folder, (n, 1), **more)
+    shutil.rmtree(folder / "val")
+    shutil.copytree(folder / "train", folder / "val")
+    write_document(folder, "val", document)
+    return document
+
+
+def ran(suite, data, protocol, backbone=None, **settings):
+    options = {"iterations": 2, "batch": 2, "size": 64, "warmup": 1} | settings
+    runs = options.pop("runs", None)
+    protocols = {suite: protocol} if protocol else {}
+    return bench.run(
+        backbone or tiny(), [suite], data, protocols=protocols, workers=0, runs=runs,
+        settings={f"{suite}.{key}": value for key, value in options.items()},
+    )  # fmt: skip
+
+
+def by_pycocotools(truth, detections, kind):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        objects = COCO()
+        objects.dataset = truth
+        objects.createIndex()
+        rows = [{k: v for k, v in row.items() if kind == "bbox" or k != "bbox"} for row in detections]
+        evaluation = COCOeval(objects, objects.loadRes(rows), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return 100 * evaluation.stats[0], 100 * evaluation.stats[1]
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_pyramids_have_the_strides_that_detectors_expect(name):
+    backbone = tiny(name)
+    for frozen in (True, False):
+        trunk = Trunk(backbone, frozen=frozen, fixed=True, norm="batch").train()
+        maps = trunk(torch.randn(1, 3, 64, 96))
+        assert {key: tuple(value.shape[1:]) for key, value in maps.items()} == {
+            "0": (256, 16, 24), "1": (256, 8, 12), "2": (256, 4, 6), "3": (256, 2, 3), "pool": (256, 1, 2),
+        }  # fmt: skip
+        sum(level.sum() for level in maps.values()).backward()
+        assert any(p.grad is not None for p in trunk.backbone.parameters()) is not frozen
+        norms = [m for m in trunk.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        assert not any(norm.training for norm in norms)
+    assert not any(p.requires_grad for p in backbone.parameters())
+
+
+def test_batch_norms_are_trained_where_the_protocol_says_so():
+    trunk = Trunk(tiny(), frozen=False, fixed=False, norm="batch").train()
+    assert all(m.training for m in trunk.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
+
+
+@pytest.mark.parametrize("jitter", [None, 96])
+def test_samples_keep_image_boxes_and_masks_together(tmp_path, jitter):
+    write_coco(tmp_path)
+    samples = Annotated(open_data(f"coco:{tmp_path}").train, masks=True, jitter=jitter)
+    colours = torch.tensor(list(COLOURS.values())) / 255
+    checked = 0
+    for index in range(len(samples)):
+        for seed in range(8):
+            seed_all(seed)
+            pixels, target = samples[index]
+            if jitter:
+                assert pixels.shape == (3, jitter, jitter)
+            assert target["masks"].shape[1:] == pixels.shape[1:]
+            for box, label, mask in zip(target["boxes"], target["labels"], target["masks"], strict=True):
+                left, top, right, bottom = box.round().int().tolist()
+                if min(right - left, bottom - top) < 8:
+                    continue
+                inside = pixels[:, top + 3 : bottom - 3, left + 3 : right - 3].flatten(1)
+                assert (inside - colours[label - 1][:, None]).abs().max() < 0.15
+                assert mask[top + 2 : bottom - 2, left + 2 : right - 2].all()
+                assert mask.sum() <= (right - left + 3) * (bottom - top + 3)
+                checked += 1
+    assert checked > 40
+
+
+def test_jitter_crops_what_is_larger_and_pads_what_is_smaller():
+    image = Image.fromarray(shapes(1)[0][0])
+    sizes = []
+    for seed in range(20):
+        seed_all(seed)
+        found, boxes, _ = jittered(image, np.array([[0.0, 0, 80, 64]]), [], 64)
+        assert found.size == (64, 64)
+        sizes.append(float(boxes[0, 2] - boxes[0, 0]))
+    assert min(sizes) < 40
+    assert max(sizes) > 90
+
+
+def test_crowds_and_empty_images_are_not_learned(tmp_path):
+    (document, _) = write_coco(tmp_path)
+    document["annotations"] = [row for row in document["annotations"] if row["image_id"] != 15]
+    for row in document["annotations"]:
+        row["iscrowd"] = int(row["image_id"] == 25)
+    write_document(tmp_path, "train", document)
+    samples = Annotated(open_data(f"coco:{tmp_path}").train, masks=False)
+    assert samples.rows == [0, 3]
+    document["annotations"] = []
+    write_document(tmp_path, "train", document)
+    with pytest.raises(BenchError, match="has no annotated object"):
+        Annotated(open_data(f"coco:{tmp_path}").train, masks=False)
+
+
+def test_rows_are_of_cocos_result_form():
+    mask = torch.zeros(1, 1, 10, 12)
+    mask[0, 0, 2:5, 3:9] = 0.9
+    found = {
+        "boxes": torch.tensor([[3.0, 2, 9, 5]]), "labels": torch.tensor([2]), "scores": torch.tensor([0.75]),
+        "masks": mask,
+    }  # fmt: skip
+    (row,) = rows_of(found, 42, (3, 7, 90))
+    assert (row["image_id"], row["category_id"], row["bbox"], row["score"]) == (42, 7, [3.0, 2.0, 6.0, 3.0], 0.75)
+    assert np.array_equal(mask_of(row["segmentation"], (10, 12)), mask[0, 0].numpy() > 0.5)
+    assert json.loads(json.dumps(row)) == row
+
+
+def test_masks_are_trained_and_stored_detections_give_the_printed_numbers(few, tmp_path):
+    document = own_images(tmp_path / "set")
+    backbone = tiny()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    record = ran("coco", f"coco:{tmp_path / 'set'}", "tv-maskrcnn-fpn-1x", backbone, runs=tmp_path / "runs")
+    found = {m.metric: m for m in record.measurements}
+    assert {"box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75"} <= set(found)
+    assert [m.metric for m in record.measurements if m.headline] == ["box_ap"]
+    assert found["box_ap"].protocol == "coco/tv-maskrcnn-fpn-1x@1+batch=2+iterations=2+size=64+warmup=1"
+    assert "torchvision" in found["box_ap"].engine.name
+    curve = found["box_ap"].details["curve"][-1]
+    assert {"loss_mask", "loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"} <= set(curve)
+    assert Ledger(tmp_path / "runs").check() == []
+    assert sum(path.endswith(".png") for path in record.artifacts) == 4
+    stored = json.loads((tmp_path / "runs" / found["box_ap"].outcomes).read_text())
+    assert {row["category_id"] for row in stored} <= set(IDS.values())
+    for kind, name in (("bbox", "box"), ("segm", "mask")):
+        ap, ap50 = by_pycocotools(document, stored, kind)
+        assert found[f"{name}_ap"].value == pytest.approx(ap, abs=1e-6)
+        assert found[f"{name}_ap50"].value == pytest.approx(ap50, abs=1e-6)
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+def test_plain_transformers_and_voc_run(few, tmp_path):
+    write_voc(tmp_path / "year", (3, 2))
+    data = f"voc:{tmp_path / 'year'}"
+    first = ran("voc07", data, "tv-fasterrcnn-fpn-24k", tiny("test_vit"))
+    again = ran("voc07", data, "tv-fasterrcnn-fpn-24k", tiny("test_vit"))
+    assert [m.metric for m in first.measurements] == ["box_ap50", "box_ap", "box_ap75"]
+    assert [m.value for m in first.measurements] == [m.value for m in again.measurements]
+    with pytest.raises(BenchError, match="needs a mask for every object, and year has boxes alone"):
+        ran("coco", data, "tv-vitdet-100ep", tiny("test_vit"))
+
+
+def test_refusals(tmp_path, features_dir):
+    write_segfolder(tmp_path / "seg")
+    with pytest.raises(BenchError, match="needs boxes, and seg has none: give --data coco:PATH or voc:PATH"):
+        ran("coco", f"segfolder:{tmp_path / 'seg'}", None)
+    with pytest.raises(BenchError, match="suite 'coco' runs the network itself"):
+        bench.run(f"features:{features_dir}", ["coco"])
+    with pytest.raises(BenchError, match="option coco.batch is a number of at least 1"):
+        ran("coco", "coco:x", None, batch=0)
+    with pytest.raises(BenchError, match="option coco.engine is torchvision, not 'detectron2'"):
+        ran("coco", "coco:x", None, engine="detectron2")
+    document = own_images(tmp_path / "set")
+    for row in document["annotations"]:
+        row["iscrowd"] = 1
+    write_document(tmp_path / "set", "val", document)
+    with pytest.raises(BenchError, match="has no object that counts: there is nothing to find"):
+        ran("coco", f"coco:{tmp_path / 'set'}", None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["tv-fasterrcnn-fpn-1x", "tv-maskrcnn-fpn-1x"])
+def test_a_convolutional_network_learns_its_own_images(few, tmp_path, protocol):
+    """Some minutes: a detector's heads are large whatever the images."""
+    document = own_images(tmp_path / "set", least=20)
+    record = ran(
+        "coco", f"coco:{tmp_path / 'set'}", protocol, bench.load("demo:efficientnet-lite0"), runs=tmp_path / "runs",
+        iterations=200, batch=3, size=128, lr=0.005, bn="fixed", warmup=20,
+    )  # fmt: skip
+    found = {m.metric: m.value for m in record.measurements}
+    assert found["box_ap50"] > 80
+    stored = json.loads((tmp_path / "runs" / record.measurements[0].outcomes).read_text())
+    assert found["box_ap"] == pytest.approx(by_pycocotools(document, stored, "bbox")[0], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_plain_transformer_learns_its_own_images(few, tmp_path):
+    """Some minutes. No pretrained plain transformer is at hand: the network is random, named so, and trained whole."""
+    own_images(tmp_path / "set", least=20)
+    record = ran(
+        "coco", f"coco:{tmp_path / 'set'}", "tv-vitdet-100ep", tiny("test_vit", patch_size=8), iterations=250, batch=3, size=128,
+        lr=0.001, jitter=False, layer_decay=1.0, warmup=20,
+    )  # fmt: skip
+    assert {m.metric: m.value for m in record.measurements}["box_ap50"] > 80
+
+
+@pytest.mark.slow
+def test_photographs_with_boxes(few, tmp_path):
+    """Some minutes: three photographs of VOC, where the package labelme-examples is installed."""
+    source = EXAMPLES / "bbox_detection" / "data_dataset_voc"
+    if not source.is_dir():
+        pytest.skip("Debian's package labelme-examples is not installed")
+    assert subprocess.run(["dpkg", "-L", "labelme-examples"], capture_output=True, check=False).returncode == 0
+    shutil.copytree(source, tmp_path / "year")
+    lists = tmp_path / "year" / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    names = sorted(file.stem for file in (source / "JPEGImages").iterdir())
+    for split in ("train", "val"):
+        (lists / f"{split}.txt").write_text("\n".join(names))
+    record = ran(
+        "voc07", f"voc:{tmp_path / 'year'}", "tv-fasterrcnn-fpn-24k", bench.load("demo:efficientnet-lite0"),
+        iterations=200, batch=3, size=192, lr=0.005, bn="fixed", warmup=20,
+    )  # fmt: skip
+    assert record.measurements[0].value > 80
