@@ -213,7 +213,7 @@ def test_refusals(tmp_path, features_dir):
 @pytest.mark.parametrize("protocol", ["tv-fasterrcnn-fpn-1x", "tv-maskrcnn-fpn-1x"])
 def test_a_convolutional_network_learns_its_own_images(few, tmp_path, protocol):
     """Some minutes: a detector's heads are large whatever the images."""
-    document = own_images(tmp_path / "set", least=20)
+    document = own_images(tmp_path / "set", 6, least=20)
     record = ran(
         "coco", f"coco:{tmp_path / 'set'}", protocol, bench.load("demo:efficientnet-lite0"), runs=tmp_path / "runs",
         iterations=200, batch=3, size=128, lr=0.005, bn="fixed", warmup=20,
@@ -227,10 +227,10 @@ def test_a_convolutional_network_learns_its_own_images(few, tmp_path, protocol):
 @pytest.mark.slow
 def test_a_plain_transformer_learns_its_own_images(few, tmp_path):
     """Some minutes. No pretrained plain transformer is at hand: the network is random, named so, and trained whole."""
-    own_images(tmp_path / "set", least=20)
+    own_images(tmp_path / "set", 6, least=20)
     record = ran(
-        "coco", f"coco:{tmp_path / 'set'}", "tv-vitdet-100ep", tiny("test_vit", patch_size=8), iterations=250, batch=3, size=128,
-        lr=0.001, jitter=False, layer_decay=1.0, warmup=20,
+        "coco", f"coco:{tmp_path / 'set'}", "tv-vitdet-100ep", tiny("test_vit", patch_size=8), iterations=250,
+        batch=3, size=128, lr=0.001, jitter=False, layer_decay=1.0, warmup=20,
     )  # fmt: skip
     assert {m.metric: m.value for m in record.measurements}["box_ap50"] > 80
 
