@@ -46,9 +46,12 @@ def show(record: Record, console: Console | None = None, *, path: Path | str | N
     console.print(Text.assemble((clean(record.name), "bold"), (clean(f"   seed {record.seed}, {created}"), "dim")))
     for label, text in _facts(record):
         console.print(_fact(label, text))
-    for group in _groups(record.measurements):
+    groups = _groups(record.measurements)
+    for group in groups:
         console.print()
-        for part in _section(group):
+        for part in _section(
+            group, several=len({g[0].dataset for g in groups if g[0].protocol == group[0].protocol}) > 1
+        ):
             console.print(part)
     console.print()
     if record.timings:
@@ -89,12 +92,13 @@ def _groups(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
     return list(groups.values())
 
 
-def _section(group: list[Measurement]) -> list[RenderableType]:
+def _section(group: list[Measurement], *, several: bool = False) -> list[RenderableType]:
+    """``several``: the protocol has numbers on more than one data set, so each section names its own."""
     first = group[0]
     networks = [m for m in group if "network" in m.settings]
     rest = [m for m in group if "network" not in m.settings]
     common, labels = shared_settings(rest or group)
-    heading = ", ".join(filter(None, (common, provenance(first))))
+    heading = ", ".join(filter(None, (f"on {first.dataset}" if several else "", common, provenance(first))))
     parts: list[RenderableType] = [Text.assemble((clean(first.protocol), "bold cyan"), (f"  {clean(heading)}", "dim"))]
     if networks:
         parts += [_networks(networks), Text("")] if rest else [_networks(networks)]

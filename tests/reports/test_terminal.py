@@ -128,6 +128,16 @@ def test_different_engines_never_share_a_section(make: Maker) -> None:
     assert "faiss 2" in text
 
 
+def test_a_protocol_over_several_sets_says_which_section_is_whose(make: Maker) -> None:
+    record = make()
+    assert "on fashion-mnist" not in printed(record)
+    first = record.measurements[0]
+    other = first.model_copy(update={"dataset": "pets", "fingerprint": "sha256:00", "value": 11.11})
+    text = printed(record.model_copy(update={"measurements": [*record.measurements, other]}))
+    assert "on fashion-mnist" in text
+    assert "on pets" in text
+
+
 def test_text_from_a_record_commands_nothing(make: Maker) -> None:
     evil = "[red]x[/red]\x1b[2J\x07\nsecond [/]"
     record = make(name=evil, metric=evil, protocol=evil, dataset=evil)
