@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -48,6 +48,50 @@ def precision_of(spec: str = "auto", protocol: Precision = "fp32") -> Precision:
 
 
 @contextmanager
+def float32_products() -> Iterator[None]:
+    """float32 is float32 throughout: TensorFloat-32, its like and an outer autocast off; all put back afterwards.
+
+    A training loop may have set them, and its numbers would be taken for ours.
+    """
+    with ExitStack() as stack:
+        stack.callback(_without_shortcuts())
+        for kind in ("cpu", "cuda"):
+            # Only where there is one to switch off: autocast keeps its copies of weights until the outermost one ends,
+            # and a training inside would go on with those of its first step. Inside another's, it keeps none.
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
+        yield
+
+
+def _without_shortcuts() -> Callable[[], None]:
+    """Set PyTorch's switches to full precision; what is returned puts them back."""
+    every: Any = torch.backends
+    cudnn = every.cudnn
+    try:
+        matmul, convolution = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    except RuntimeError:
+        # The process has used the newer switches, one per backend, which the older ones cannot read.
+        backends: tuple[Any, ...] = (every.cuda.matmul, every.mkldnn.matmul, cudnn.conv, cudnn.rnn)
+        before = [backend.fp32_precision for backend in backends]
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+
+        def restore_each() -> None:
+            for backend, precision in zip(backends, before, strict=True):
+                backend.fp32_precision = precision
+
+        return restore_each
+    torch.set_float32_matmul_precision("highest")
+    cudnn.allow_tf32 = False
+
+    def restore() -> None:
+        torch.set_float32_matmul_precision(matmul)
+        cudnn.allow_tf32 = convolution
+
+    return restore
+
+
+@contextmanager
 def forward_mode(device: torch.device, precision: Precision) -> Iterator[None]:
     """Everything a forward pass of record runs under; the process's own switches are put back afterwards.
 
@@ -56,20 +100,19 @@ def forward_mode(device: torch.device, precision: Precision) -> Iterator[None]:
     batch gives the same bits again on the same machine.
     """
     cudnn = torch.backends.cudnn
-    before = (torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark)
-    torch.set_float32_matmul_precision("highest")
-    cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = False, True, False
+    before = (cudnn.deterministic, cudnn.benchmark)
+    cudnn.deterministic, cudnn.benchmark = True, False
     dtype = _DTYPES.get(precision)
     try:
         with (
             torch.inference_mode(),
+            float32_products(),
             # An outer autocast (a training loop's) must not leak into float32 features.
             torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None),
         ):
             yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before[1:]
+        cudnn.deterministic, cudnn.benchmark = before
 
 
 def is_out_of_memory(error: BaseException) -> bool:

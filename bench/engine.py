@@ -250,6 +250,7 @@ class Engine:
         others: Mapping[str, Other],
         folder: Path | None,
     ) -> tuple[list[Measurement], dict[str, dict[str, np.ndarray]], float]:
+        from bench.device import float32_products
         from bench.stored import StoredFeatures
 
         task = Task(
@@ -273,20 +274,22 @@ class Engine:
         last = start
         measurements: list[Measurement] = []
         tables: dict[str, dict[str, np.ndarray]] = {}
-        for index, measurement in enumerate(item.suite.evaluate(task)):
-            outcome: Outcomes | str | None = task.outcomes.get(index)
-            update: dict[str, object] = {}
-            if outcome is not None and self.runs is not None:
-                name = f"{item.name}-{outcome if isinstance(outcome, str) else outcome.name}"
-                if not isinstance(outcome, str):
-                    tables[name] = outcome.arrays
-                update["outcomes"] = name
-            if item.source in self.reading.left_out and item.needs.features:
-                update["details"] = {**measurement.details, "left_out": self.reading.left_out[item.source]}
-            if not measurement.seconds:
-                update["seconds"] = time.perf_counter() - last
-            last = time.perf_counter()
-            measurements.append(measurement.model_copy(update=update))
+        # A training loop around us may have traded precision for speed: not in what is measured here.
+        with float32_products():
+            for index, measurement in enumerate(item.suite.evaluate(task)):
+                outcome: Outcomes | str | None = task.outcomes.get(index)
+                update: dict[str, object] = {}
+                if outcome is not None and self.runs is not None:
+                    name = f"{item.name}-{outcome if isinstance(outcome, str) else outcome.name}"
+                    if not isinstance(outcome, str):
+                        tables[name] = outcome.arrays
+                    update["outcomes"] = name
+                if item.source in self.reading.left_out and item.needs.features:
+                    update["details"] = {**measurement.details, "left_out": self.reading.left_out[item.source]}
+                if not measurement.seconds:
+                    update["seconds"] = time.perf_counter() - last
+                last = time.perf_counter()
+                measurements.append(measurement.model_copy(update=update))
         if self.runs is not None:
             from bench.ledger import as_table
 

@@ -352,14 +352,15 @@ def _packed(values: np.ndarray, keep: np.ndarray, filler: float) -> np.ndarray:
 @contextlib.contextmanager
 def _sums_in_float32() -> Iterator[None]:
     """No shortcuts, whatever the surrounding process allows itself: the error bounds are those of float32 sums."""
-    matmul, precision = torch.backends.cuda.matmul, torch.get_float32_matmul_precision()
+    from bench.device import float32_products
+
+    matmul = torch.backends.cuda.matmul
     reduced = matmul.allow_bf16_reduced_precision_reduction
-    torch.set_float32_matmul_precision("highest")
     matmul.allow_bf16_reduced_precision_reduction = False
     try:
-        yield
+        with float32_products():
+            yield
     finally:
-        torch.set_float32_matmul_precision(precision)
         matmul.allow_bf16_reduced_precision_reduction = reduced
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bench.card import digest_of
 from bench.cpu import kept_memory
-from bench.device import Precision, is_out_of_memory
+from bench.device import Precision, float32_products, is_out_of_memory
 from bench.errors import BenchError
 from suites.training import processes, ranks
 from suites.training.curve import Curve
@@ -382,12 +382,10 @@ def _no_sync(network: nn.Module) -> Any:
 def _steady(device: torch.device) -> Iterator[None]:
     """float32 is float32 (no TensorFloat-32), and convolutions are the deterministic ones; put back at the end."""
     cudnn = torch.backends.cudnn
-    before = (torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark)
-    torch.set_float32_matmul_precision("highest")
-    cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = False, True, False
+    before = (cudnn.deterministic, cudnn.benchmark)
+    cudnn.deterministic, cudnn.benchmark = True, False
     try:
-        with torch.enable_grad():
+        with float32_products(), torch.enable_grad():
             yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before[1:]
+        cudnn.deterministic, cudnn.benchmark = before

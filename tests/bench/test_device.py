@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from contextlib import nullcontext
+
+import numpy as np
 import pytest
 import torch
 
+import bench
 from bench.cache import cache_root
-from bench.device import choose, forward_mode, is_out_of_memory, precision_of
+from bench.device import choose, float32_products, forward_mode, is_out_of_memory, precision_of
 from bench.errors import BenchError
 
 
@@ -48,6 +54,61 @@ def test_precision_belongs_to_the_protocol_unless_named():
     assert precision_of("fp16") == "fp16"
     with pytest.raises(BenchError, match="unknown precision 'fp64'"):
         precision_of("fp64")
+
+
+NEW_SWITCHES = """
+import torch, warnings
+from bench.device import float32_products, forward_mode
+warnings.simplefilter("error")
+matmul = torch.backends.cuda.matmul
+matmul.fp32_precision = "tf32"
+for mode in (float32_products(), forward_mode(torch.device("cpu"), "fp32")):
+    with mode, float32_products():
+        assert matmul.fp32_precision == "ieee"
+    assert matmul.fp32_precision == "tf32"
+"""
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="this PyTorch has one switch")
+def test_a_process_that_uses_pytorchs_newer_switches():
+    # In a process of its own: the two kinds of switches cannot be mixed again afterwards.
+    subprocess.run([sys.executable, "-c", NEW_SWITCHES], check=True)
+
+
+@pytest.mark.parametrize("outer", [False, True])
+def test_a_training_inside_sees_its_own_steps(outer):
+    """Autocast keeps copies of weights until the outermost context ends: it must not outlive a step."""
+    layer, x = torch.nn.Linear(4, 1), torch.ones(2, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16) if outer else nullcontext(), float32_products():
+        seen = []
+        for _ in range(2):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                seen.append(layer(x).sum())
+            seen[-1].backward()
+            with torch.no_grad():
+                layer.weight += 1
+    assert float(seen[1].detach() - seen[0].detach()) == pytest.approx(8, abs=0.2)
+
+
+def test_suites_measure_in_float32_inside_a_training_loops_autocast(tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        y = rng.integers(0, 3, 90)
+        np.savez(tmp_path / f"{split}.npz", x=np.eye(3, 20)[y] + rng.standard_normal((90, 20)), y=y)
+
+    def values():
+        record = bench.run(f"features:{tmp_path}", ["knn", "linear"], settings={"knn.k": 5, "linear.points": 4})
+        return [(m.metric, m.value, m.details.get("path")) for m in record.measurements]
+
+    want = values()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert values() == want
+            assert torch.is_autocast_enabled("cpu")
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_fp32_is_float32_even_inside_an_autocast_and_switches_are_put_back():
