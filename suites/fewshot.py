@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from bench.errors import BenchError
+from bench.files import regular
 from bench.options import Allowed, count, positive, words
 from bench.stats import wilson
 from bench.suite import Needs, engine_of
@@ -125,6 +126,7 @@ def listed(train: FeatureSet, path: Path, option: str = "fewshot.lists") -> np.n
     Raises `BenchError` for a file that cannot be read, is empty, or names a sample that train does not have.
     """
     try:
+        regular(path)
         names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise BenchError(f"{option}: {path} cannot be read ({error})") from error

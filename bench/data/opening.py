@@ -31,6 +31,8 @@ def open_data(spec: str) -> Splits:
         splits: Splits = resolve("datasets", kind)(rest)
     except OSError as error:
         raise BenchError(f"--data {spec[:120]} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise BenchError(f"--data {spec} has a list or an annotation that is not UTF-8 text ({error})") from None
     except OverflowError:
         raise BenchError(f"--data {spec} has a class number beyond 64 bits: number the classes from 0") from None
     for split in splits:

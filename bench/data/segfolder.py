@@ -21,6 +21,7 @@ from bench.data.imagefolder import TEST, TRAIN
 from bench.data.opening import data_folders, not_found
 from bench.dataset import Splits, fingerprint_of
 from bench.errors import BenchError
+from bench.files import regular
 from bench.progress import watched
 
 VOID = -1
@@ -78,6 +79,7 @@ class SegmentationDataset(FileDataset):
     def _size(self, index: int) -> tuple[int, int]:
         path = self.root / self._paths[index]
         try:
+            regular(path)
             with Image.open(path) as image:
                 size: tuple[int, int] = image.size
                 return size
@@ -105,6 +107,7 @@ class SegmentationDataset(FileDataset):
 def read_mask(file: Path) -> np.ndarray:
     """int32 [H, W]: the numbers of a mask (gray of 8 or 16 bits, or a palette, whose indices count)."""
     try:
+        regular(file)
         with Image.open(file) as image:
             if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
                 raise BenchError(f"the mask {file} has colours ({image.mode}): a mask holds one class number a pixel")

@@ -132,6 +132,39 @@ def test_parquet(tmp_path: Path, labels: str, choices: str, said: str) -> None:
         open_data(f"hf:{tmp_path}{choices}")
 
 
+@pytest.mark.parametrize("place", ["images/train/0.jpg", "masks/train/0.png"])
+def test_a_pipe_among_masks(tmp_path: Path, place: str) -> None:
+    for split in ("train", "val"):
+        for kind, suffix in (("images", "jpg"), ("masks", "png")):
+            (tmp_path / kind / split).mkdir(parents=True)
+            Image.new("L", (4, 4)).save(tmp_path / kind / split / f"0.{suffix}")
+    (tmp_path / place).unlink()
+    os.mkfifo(tmp_path / place)
+    with pytest.raises(BenchError, match="is a pipe"):
+        open_data(f"segfolder:{tmp_path}").train.mask(0)  # type: ignore[attr-defined]
+
+
+def test_a_list_that_is_no_text(tmp_path: Path) -> None:
+    main = tmp_path / "ImageSets/Main"
+    main.mkdir(parents=True)
+    for folder in ("Annotations", "JPEGImages"):
+        (tmp_path / folder).mkdir()
+    for split in ("train", "val", "trainval", "test"):
+        (main / f"{split}.txt").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(BenchError, match="not UTF-8"):
+        open_data(f"voc:{tmp_path}")
+
+
+def test_a_pipe_of_few_shot_lists(tmp_path: Path) -> None:
+    from bench.featureset import ArrayFeatureSet
+    from suites.fewshot import listed
+
+    train = ArrayFeatureSet({}, np.arange(2), dataset="d", split="train", fingerprint="f")
+    os.mkfifo(tmp_path / "list.txt")
+    with pytest.raises(BenchError, match="is a pipe"):
+        listed(train, tmp_path / "list.txt")
+
+
 @pytest.mark.parametrize("inside", [True, False])
 def test_an_arrow_pipe(tmp_path: Path, inside: bool) -> None:
     os.mkfifo(tmp_path / "train.arrow")
