@@ -37,7 +37,8 @@ class Instances(NamedTuple):
     crowd: np.ndarray
     """bool [K]: a region of many objects; it is matched any number of times and never counts."""
     difficult: np.ndarray
-    """bool [K]: VOC's flag; such an object neither counts nor is held against a detection."""
+    """bool [K]: VOC's flag; in VOC's figures such an object neither counts nor is held against a detection (COCO's do
+    not know the flag)."""
     segments: tuple[Any, ...]
     """Per object: polygons (lists of x, y, x, y...), an RLE dictionary, or None."""
     size: tuple[int, int]

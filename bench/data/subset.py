@@ -64,6 +64,11 @@ class Subset:
         """The number that detections are stored under, of a detection set."""
         return int(self._dataset.image_id(int(self._indices[index])))  # type: ignore[attr-defined]
 
+    @property
+    def masked(self) -> bool:
+        """Whether every object of the whole has a mask, of a detection set."""
+        return bool(self._dataset.masked)  # type: ignore[attr-defined]
+
     def mask(self, index: int) -> np.ndarray:
         """The class numbers, of a segmentation set."""
         found: np.ndarray = self._dataset.mask(int(self._indices[index]))  # type: ignore[attr-defined]

@@ -136,7 +136,8 @@ def _voc(truth: Document, detections: Detections) -> list[curve.Matched]:
         order = np.argsort(-scores, kind="stable")
         boxes = np.array([hits[i]["bbox"] for i in order], dtype=np.float64).reshape(-1, 4)
         others = np.array([row["bbox"] for row in objects], dtype=np.float64).reshape(-1, 4)
-        difficult = np.array([bool(row.get("difficult", 0)) for row in objects], dtype=bool)
+        passed = ("difficult", "iscrowd")
+        difficult = np.array([any(row.get(key, 0) for key in passed) for row in objects], dtype=bool)
         areas = np.array([row["area"] for row in objects], dtype=np.float64)
         overlap = matching.overlaps(boxes, others)
         cells[category].append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import OrderedDict
 from typing import Any
 
@@ -45,11 +46,14 @@ class Trunk(nn.Module):
         self.backbone = backbone if frozen else copy.deepcopy(backbone).requires_grad_(True)
         if backbone.depth:
             self.neck: nn.Module = SimplePyramid(card.channels[-1])
-            self.multiple = 2 * card.strides[-1]
+            # Detectors reckon in strides that are powers of two: patches of 14 pixels see the image at 14/16 its size.
+            self.patch = card.strides[-1]
+            self.whole = 2 ** round(math.log2(self.patch))
+            self.multiple = 2 * self.whole
         elif len(card.channels) >= 4:
             layer = {"batch": nn.BatchNorm2d, "none": None}[norm]
             self.neck = FeaturePyramidNetwork(card.channels[-4:], WIDTH, LastLevelMaxPool(), layer)
-            self.multiple = card.strides[-1]
+            self.patch = self.whole = self.multiple = card.strides[-1]
         else:
             raise BenchError(
                 f"'{card.name}' ({card.architecture}) has {len(card.channels)} maps, and a feature pyramid reads four"
@@ -64,8 +68,12 @@ class Trunk(nn.Module):
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         padding = [(-side) % self.multiple for side in (images.shape[3], images.shape[2])]
+        images = F.pad(images, [0, padding[0], 0, padding[1]])
+        if self.patch != self.whole:
+            size = [side * self.patch // self.whole for side in images.shape[2:]]
+            images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            maps = self.backbone.pyramid(F.pad(images, [0, padding[0], 0, padding[1]]))
+            maps = self.backbone.pyramid(images)
         found = self.neck(OrderedDict(zip(LEVELS, maps[-4:], strict=False)))
         return OrderedDict(found)
 

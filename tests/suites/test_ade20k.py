@@ -123,9 +123,9 @@ def bench_seed(seed):
     seed_all(seed)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "patches of 14"])
 def test_heads_take_images_of_any_size(name):
-    backbone = tiny(name)
+    backbone = tiny("test_vit", patch_size=14, img_size=98) if name == "patches of 14" else tiny(name)
     images = torch.randn(2, 3, 50, 75)
     for network in (LinearSegmenter(backbone, 4, layers=2), UperNet(backbone, 4, width=8)):
         network.eval()

@@ -16,7 +16,7 @@ from PIL import Image
 
 import bench
 from bench.data.masks import mask_of
-from bench.data.opening import open_data
+from bench.data.opening import limited, open_data
 from bench.errors import BenchError
 from bench.ledger import Ledger
 from suites.detection import pyramids
@@ -72,9 +72,9 @@ def by_pycocotools(truth, detections, kind):
     return 100 * evaluation.stats[0], 100 * evaluation.stats[1]
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "patches of 14"])
 def test_pyramids_have_the_strides_that_detectors_expect(name):
-    backbone = tiny(name)
+    backbone = tiny("test_vit", patch_size=14, img_size=98) if name == "patches of 14" else tiny(name)
     for frozen in (True, False):
         trunk = Trunk(backbone, frozen=frozen, fixed=True, norm="batch").train()
         maps = trunk(torch.randn(1, 3, 64, 96))
@@ -128,6 +128,13 @@ def test_jitter_crops_what_is_larger_and_pads_what_is_smaller():
         sizes.append(float(boxes[0, 2] - boxes[0, 0]))
     assert min(sizes) < 40
     assert max(sizes) > 90
+
+
+def test_a_part_of_a_set_says_whether_it_has_masks(tmp_path):
+    write_coco(tmp_path / "coco")
+    write_voc(tmp_path / "year")
+    assert limited(open_data(f"coco:{tmp_path / 'coco'}").train, 2).masked
+    assert not limited(open_data(f"voc:{tmp_path / 'year'}").train, 2).masked
 
 
 def test_crowds_and_empty_images_are_not_learned(tmp_path):
@@ -187,6 +194,11 @@ def test_plain_transformers_and_voc_run(few, tmp_path):
     again = ran("voc07", data, "tv-fasterrcnn-fpn-24k", tiny("test_vit"))
     assert [m.metric for m in first.measurements] == ["box_ap50", "box_ap", "box_ap75"]
     assert [m.value for m in first.measurements] == [m.value for m in again.measurements]
+    part = bench.run(
+        tiny("test_vit"), ["voc07"], data, workers=0, limit=2,
+        settings={"voc07.iterations": 1, "voc07.batch": 2, "voc07.size": 64},
+    )  # fmt: skip
+    assert part.measurements[0].n == 2
     with pytest.raises(BenchError, match="needs a mask for every object, and year has boxes alone"):
         ran("coco", data, "tv-vitdet-100ep", tiny("test_vit"))
 
@@ -250,6 +262,6 @@ def test_photographs_with_boxes(few, tmp_path):
         (lists / f"{split}.txt").write_text("\n".join(names))
     record = ran(
         "voc07", f"voc:{tmp_path / 'year'}", "tv-fasterrcnn-fpn-24k", bench.load("demo:efficientnet-lite0"),
-        iterations=200, batch=3, size=192, lr=0.005, bn="fixed", warmup=20,
+        iterations=400, batch=3, size=192, lr=0.005, bn="fixed", warmup=20,
     )  # fmt: skip
     assert record.measurements[0].value > 80

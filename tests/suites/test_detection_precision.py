@@ -216,6 +216,11 @@ def test_voc_known_answers():
     rows = [detection(*a, 0.9), detection(*b, 0.95)]
     assert precision.voc_precision(voc_truth(a, b, difficult=(1,)), rows)["ap50"] == pytest.approx(100)
     assert precision.voc_precision(voc_truth(a, b, difficult=(1,)), [detection(*b, 0.9)])["ap50"] == 0
+    # So with a crowd.
+    crowded = voc_truth(a, b)
+    crowded["annotations"][1]["iscrowd"] = 1
+    assert precision.voc_precision(crowded, [detection(*b, 0.9)])["ap50"] == 0
+    assert precision.voc_precision(crowded, [detection(*a, 0.9), detection(*b, 0.95)])["ap50"] == pytest.approx(100)
     # IoU exactly at the threshold is not over it; 0.6 is over .5 and .55 (and .6 by rounding alone).
     half = (1, (10, 10, 20, 10))
     assert precision.voc_precision(voc_truth(a), [detection(*half, 0.9)])["ap50"] == 0
