@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from bench.card import digest_of
 from bench.cpu import kept_memory
 from bench.device import Precision, float32_products, is_out_of_memory
 from bench.errors import BenchError
@@ -22,12 +21,14 @@ from suites.training import processes, ranks
 from suites.training.curve import Curve
 from suites.training.feed import Collate, Samples, feed, made, own_randomness, seed_all, to_device
 from suites.training.length import Length
-from suites.training.measured import LARGEST, Estimate, estimate, gigabytes, hours
+from suites.training.measured import LARGEST, estimate, plan_line
 from suites.training.order import Order, draw_seed
 from suites.training.schedule import Schedule
-from suites.training.state import Checkpoint, interruptible
+from suites.training.state import Checkpoint, identity_of, interruptible
 
 if TYPE_CHECKING:
+    from timm.utils import ModelEmaV3
+
     from bench.progress import Progress
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -142,8 +143,6 @@ class _Training:
     _shown: str = ""
 
     def run(self, folder: Path | None, identity: Any) -> Trained:
-        from timm.utils import ModelEmaV3
-
         if self.length.batch < ranks.world():
             raise BenchError(
                 f"{self.name}: {ranks.world()} processes cannot share batches of {self.length.batch} image(s): "
@@ -155,13 +154,20 @@ class _Training:
             # Channels innermost: convolutions are up to twice as fast, on CPUs as on GPUs.
             self.model.to(memory_format=torch.channels_last)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        checkpoint = Checkpoint(folder, self._identity(identity), self.progress)
+        checkpoint = Checkpoint(
+            folder,
+            identity_of(
+                self.model, self.optimiser, self.device, identity,
+                [self.length, self.schedule, self.precision, self.seed, self.clip, self.average],
+            ),
+            self.progress,
+        )  # fmt: skip
         state = checkpoint.load()
         first = 0
         self.processes = ranks.world()
         if state is not None:
             self.model.load_state_dict(state["model"])
-        self.ema = ModelEmaV3(self.model, decay=self.average) if self.average is not None else None
+        self.ema = self._average()
         self.curve = Curve(self.length, self.device)
         if state is not None:
             first = int(state["iteration"])
@@ -174,6 +180,13 @@ class _Training:
             self._train(first, checkpoint)
         trained = self.ema.module if self.ema is not None else self.model
         return Trained(cast(nn.Module, trained).eval(), self.curve.points, self._facts())
+
+    def _average(self) -> ModelEmaV3 | None:
+        if self.average is None:
+            return None
+        from timm.utils import ModelEmaV3
+
+        return ModelEmaV3(self.model, decay=self.average)
 
     def _train(self, first: int, checkpoint: Checkpoint) -> None:
         pieces = self._mine()
@@ -279,22 +292,9 @@ class _Training:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.micro = min(ranks.everybodys(found.micro))
         if ranks.rank() == 0:
-            self.progress.say(self._plan_line(found))
-
-    def _plan_line(self, found: Estimate) -> str:
-        length = self.length
-        batch = f"{length.batch:,} images"
-        if length.batch < length.asked:
-            batch += f" (not {length.asked:,}: there are {length.samples:,} to train on)"
-        at_once = f", {found.micro} at once" if found.micro < length.batch else ""
-        world = f" on each of {ranks.world()} processes" if ranks.world() > 1 else ""
-        rate = found.images_per_second(self.workers) * ranks.world()
-        return (
-            f"{self.name}: {length.iterations:,} iterations ({length.epochs:.4g} epochs) of {batch}{at_once}{world}, "
-            f"learning rate {self.schedule.peak:.4g}, {type(self.optimiser).__name__}, {self.precision}, "
-            f"about {gigabytes(found.memory)} on {self.device}, "
-            f"{hours(length.iterations * length.batch / rate)} at {rate:.3g} images/s"
-        )
+            self.progress.say(
+                plan_line(self.name, self.length, self.schedule, self.optimiser, self.precision, found, self.workers)
+            )
 
     def _take_over(self, state: dict[str, Any]) -> None:
         self.optimiser.load_state_dict(state["optimiser"])
@@ -328,19 +328,6 @@ class _Training:
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
             "curve": self.curve.state(),
         }
-
-    def _identity(self, identity: Any) -> str:
-        parameters = [[name, list(value.shape)] for name, value in self.model.state_dict().items()]
-        groups = [
-            {key: value for key, value in group.items() if key not in ("params", "lr")}
-            for group in self.optimiser.param_groups
-        ]
-        return digest_of(
-            repr([
-                identity, self.length, self.schedule, self.precision, self.seed, self.clip, self.average, parameters,
-                groups, type(self.optimiser).__name__, self.device.type,
-            ])
-        )  # fmt: skip
 
     def _facts(self) -> dict[str, Any]:
         return {

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from bench.device import is_out_of_memory, synchronize
 from bench.errors import BenchError
+from suites.training import ranks
+from suites.training.length import Length
+from suites.training.schedule import Schedule
 
 LARGEST = {"cuda": 256, "cpu": 64}
 """Images at once that are tried first."""
@@ -30,6 +33,7 @@ class Estimate:
     """Images per second of this process, the waiting for their making left out."""
     making: float
     """Seconds that making one image takes in one process."""
+    device: torch.device
 
     def images_per_second(self, workers: int) -> float:
         """With ``workers`` processes that make images beside the network; with none it waits for each."""
@@ -75,7 +79,7 @@ def estimate(
                     step(batch)
                     synchronize(device)
                     seconds = time.perf_counter() - begun
-                    return Estimate(micro, need, micro / max(seconds, 1e-9), making)
+                    return Estimate(micro, need, micro / max(seconds, 1e-9), making, device)
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
@@ -101,6 +105,30 @@ def estimate(
                 value.copy_(buffers[name])
         for parameter in model.parameters():
             parameter.grad = None
+
+
+def plan_line(
+    name: str,
+    length: Length,
+    schedule: Schedule,
+    optimiser: torch.optim.Optimizer,
+    precision: str,
+    found: Estimate,
+    workers: int,
+) -> str:
+    """What is about to happen: iterations, total batch, learning rate, memory, hours at the measured rate."""
+    batch = f"{length.batch:,} images"
+    if length.batch < length.asked:
+        batch += f" (not {length.asked:,}: there are {length.samples:,} to train on)"
+    at_once = f", {found.micro} at once" if found.micro < length.batch else ""
+    world = f" on each of {ranks.world()} processes" if ranks.world() > 1 else ""
+    rate = found.images_per_second(workers) * ranks.world()
+    return (
+        f"{name}: {length.iterations:,} iterations ({length.epochs:.4g} epochs) of {batch}{at_once}{world}, "
+        f"learning rate {schedule.peak:.4g}, {type(optimiser).__name__}, {precision}, "
+        f"about {gigabytes(found.memory)} on {found.device}, "
+        f"{hours(length.iterations * length.batch / rate)} at {rate:.3g} images/s"
+    )
 
 
 def gigabytes(size: float) -> str:

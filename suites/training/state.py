@@ -14,7 +14,9 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch import nn
 
+from bench.card import digest_of
 from bench.files import write_atomically
 from bench.progress import Progress
 from suites.training import ranks
@@ -75,6 +77,17 @@ class Checkpoint:
             self.progress.warn(f"{self.path} belongs to a training of other settings: this one begins anew")
             return None
         return state
+
+
+def identity_of(
+    model: nn.Module, optimiser: torch.optim.Optimizer, device: torch.device, given: Any, settings: list[Any]
+) -> str:
+    """Digest of all that a training's numbers depend on, its samples left to ``given``."""
+    shapes = [[name, list(value.shape)] for name, value in model.state_dict().items()]
+    groups = [
+        {key: value for key, value in group.items() if key not in ("params", "lr")} for group in optimiser.param_groups
+    ]
+    return digest_of(repr([given, settings, shapes, groups, type(optimiser).__name__, device.type]))
 
 
 class Interrupted:
