@@ -79,7 +79,7 @@ class Request(BaseModel):
             update={
                 "model": _absolute(self.model),
                 "teacher": _absolute(self.teacher) if self.teacher else None,
-                "data": _absolute(self.data, DATA_KINDS) if self.data and ":" in self.data else self.data,
+                "data": _data_anywhere(self.data) if self.data else self.data,
                 "settings": {
                     key: [option(v) for v in value] if isinstance(value, list) else option(value)
                     for key, value in self.settings.items()
@@ -120,6 +120,14 @@ def _absolute(spec: str, kinds: tuple[str, ...] = MODEL_KINDS) -> str:
     except OSError:
         return spec
     return f"{kind}{separator}{path.absolute()}" if there and separator else str(path.absolute()) if there else spec
+
+
+def _data_anywhere(spec: str) -> str:
+    kind, separator, rest = spec.partition(":")
+    if kind == "ood":
+        # Two SPECs in one.
+        return kind + separator + ",".join(_data_anywhere(part) for part in rest.split(","))
+    return _absolute(spec, DATA_KINDS) if separator else spec
 
 
 def parse_pairs(pairs: list[str], flag: str, shape: str) -> dict[str, str]:

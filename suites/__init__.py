@@ -13,6 +13,7 @@ TABLE = {
     "retrieval": Entry("suites.retrieval:Retrieval", "retrieval on labelled sets: mean average precision, recall@k"),
     "attentive": Entry("suites.attentive:AttentiveProbe", "one attention query over the last tokens, then linear"),
     "ridge": Entry("suites.ridge:Ridge", "ridge regression on one-hot targets, the cheap probe"),
+    "ood": Entry("suites.ood:OutOfDistribution", "out-of-distribution detection: AUROC and FPR95 of four scores"),
     "robust": Entry("suites.robust:Robust", "ImageNet-V2, -A, -R, -Sketch, -ReaL and -C: accuracy, calibration, mCE"),
     "quality": Entry(
         "suites.quality:Quality", "label-free quality: RankMe, alpha-ReQ, NESum, uniformity, LiDAR, alignment"

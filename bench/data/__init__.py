@@ -32,6 +32,7 @@ TABLE = {
         "bench.data.robustness:open_imagenet_c",
         "imagenet-c:CORRUPTION-SEVERITY in $BENCH_DATA/imagenet-c, beside imagenet",
     ),
+    "ood": Entry("bench.data.outside:open_outside", "ood:IN,OUT, the test images of another set joined as one class"),
     "cifar10": Entry("bench.data.named:open_cifar10", "$BENCH_DATA/cifar10, the published archive"),
     "cifar100": Entry("bench.data.named:open_cifar100", "$BENCH_DATA/cifar100, the published archive"),
     "stl10": Entry("bench.data.named:open_stl10", "$BENCH_DATA/stl10, the published archive"),
