@@ -88,8 +88,7 @@ def _score(
     """(float64 [N], its engine, what goes to `Task.measure`)."""
     settings, train, test = task.settings, task.data["train"], task.data["test"]
     if name == "knn":
-        from suites.knn import ENGINE
-        from suites.neighbours import bank_of, normalised, passes, search
+        from suites.neighbours import ENGINE, bank_of, normalised, passes, search
 
         k = settings["k"]
         if k > len(train):
