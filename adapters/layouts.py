@@ -259,6 +259,22 @@ OFFICIAL: tuple[Layout, ...] = (
         note="activation GELU assumed: nothing in the file tells it from QuickGELU (--arch vit_..._clip_quickgelu_224)",
     ),
     Layout(
+        "open_clip SigLIP",
+        "siglip",
+        (r".*/(?:module\.)?visual\.trunk\.attn_pool\.latent", r".*/(?:module\.)?logit_bias"),
+        transform=HALF.model_copy(update={"resize": (224, 224), "crop": None}),
+        feature="head",
+        architectures=r"vit_.*_siglip_\d+",
+        at_native_size=True,
+    ),
+    Layout(
+        "open_clip on timm",
+        "clip",
+        (r".*/(?:module\.)?visual\.trunk\..*", r".*/(?:module\.)?logit_scale"),
+        transform=CLIP,
+        at_native_size=True,
+    ),
+    Layout(
         "timm training",
         "supervised",
         (r"state_dict/.*", r"arch", r"state_dict_ema/.*"),

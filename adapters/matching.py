@@ -251,7 +251,10 @@ def _misfit(
     if better:
         found = better[0]
         share = "fits completely" if found.fit.complete else f"fits {found.fit.filled} of {found.fit.needed}"
-        return f"{sentence}; {found.architecture} {share}: use --arch {found.architecture.name}"
+        # Arguments that a file's shapes settle need not be given; those of a transformer without a name do.
+        unnamed = "embed_dim" in dict(found.architecture.arguments)
+        wanted = f"'{found.architecture}'" if unnamed else found.architecture.name
+        return f"{sentence}; {found.architecture} {share}: use --arch {wanted}"
     if not best.fit.wrong and not best.fit.structural and best.fit.missing and best.fit.filled:
         blocks = {name.split(".")[1] for name in best.fit.mapped if name.startswith("blocks.")}
         other = f", such as {best.architecture.name}(depth={len(blocks)})" if _block_missing(best) else ""

@@ -24,6 +24,8 @@ from bench.errors import BenchError
 from bench.files import at_home, regular
 from bench.transform import resized
 
+_SMALL = 64
+
 
 def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, trust: bool = False) -> Backbone:
     """The network in a file. Raises `BenchError` when its weights do not fill an architecture (law 1)."""
@@ -121,23 +123,26 @@ def _fill(chosen: Match) -> torch.nn.Module:
 
 def _transform(family: str, network: torch.nn.Module, layout: Layout) -> tuple[Transform, str | None]:
     """The method's transform; for a file that does not tell its method, what most evaluation code uses."""
-    if layout.transform is not None and not layout.at_native_size:
-        return layout.transform, None
+    size = _native_size(network)
+    small = size <= _SMALL  # images of such sizes are used whole, whatever the method's transform for large ones
+    if layout.transform is not None and (layout.at_native_size or not small or layout.transform.crop == size):
+        return resized(layout.transform, size) if layout.at_native_size else layout.transform, None
     if layout.timm_transform:
         return transform_of(network), "input transform: timm's own for this architecture"
-    size = network.input_size if isinstance(network, Network) else 224
+    if small:
+        known, name = (CIFAR100, "CIFAR-100") if getattr(network, "num_classes", 0) == 100 else (CIFAR10, "CIFAR-10")
+        return resized(known, size), f"the file does not state its input transform: assumed {name}'s at {size} pixels"
+    transform = resized(Transform(interpolation="bilinear" if family == "cnn" else "bicubic"), size)
+    return transform, f"the file does not state its input transform: assumed {transform.describe()}"
+
+
+def _native_size(network: torch.nn.Module) -> int:
+    """The input size in pixels that the network's tensors speak of; 224 where none does."""
     for holder in (network, getattr(network, "patch_embed", None)):
         own = getattr(holder, "img_size", None)
         if own is not None:
-            size = int(own[0]) if isinstance(own, tuple | list) else int(own)
-            break
-    if layout.transform is not None:
-        return resized(layout.transform, size), None
-    if size <= 64:  # small images are used whole
-        small, name = (CIFAR100, "CIFAR-100") if getattr(network, "num_classes", 0) == 100 else (CIFAR10, "CIFAR-10")
-        return resized(small, size), f"the file does not state its input transform: assumed {name}'s at {size} pixels"
-    transform = resized(Transform(interpolation="bilinear" if family == "cnn" else "bicubic"), size)
-    return transform, f"the file does not state its input transform: assumed {transform.describe()}"
+            return int(own[0]) if isinstance(own, tuple | list) else int(own)
+    return network.input_size if isinstance(network, Network) else 224
 
 
 def _classes(backbone: Backbone) -> str | None:

@@ -24,6 +24,7 @@ from adapters.weightsets import WeightSet
 from bench.card import Card, Transform
 
 SMALL: dict[str, Any] = {"img_size": 32, "embed_dim": 64, "depth": 2, "num_heads": 2}
+BEIT = {**SMALL, "img_size": 80}
 
 
 def _timm(name: str, **arguments: Any) -> nn.Module:
@@ -157,7 +158,7 @@ def test_siglip_of_hugging_face(tmp_path: Path) -> None:
 
 
 def _beit(classifier: int = 0) -> tuple[nn.Module, dict[str, Tensor]]:
-    network = _timm("beit_base_patch16_224", global_pool="token", **SMALL)
+    network = _timm("beit_base_patch16_224", global_pool="token", **BEIT)
     tensors = {n: t for n, t in network.state_dict().items() if t.is_floating_point()}
     return network, {**tensors, "mask_token": torch.zeros(1, 1, 64), "lm_head.weight": values("lm", (classifier, 64))}
 
@@ -167,21 +168,21 @@ def test_data2vec_is_told_from_beit_by_what_it_predicts(outputs: int, method: st
     network, tensors = _beit(outputs)
     ema = {name: 2 * tensor for name, tensor in tensors.items()}
     content = {"model": tensors, "model_ema": ema} if method == "data2vec" else {"model": tensors}
-    backbone = _load(content, tmp_path, "beit_base_patch16_224", **SMALL)
+    backbone = _load(content, tmp_path, "beit_base_patch16_224", **BEIT)
     assert (backbone.card.method, backbone.card.weights_key) == (method, "model")
     assert backbone.card.transform.mean[0] == mean
-    assert close(backbone.features(images(32))["pooled"], network.forward_features(images(32))[:, 1:].mean(1))
+    assert close(backbone.features(images(80))["pooled"], network.forward_features(images(80))[:, 1:].mean(1))
 
 
 def test_a_simmim_transformer_is_no_beit(tmp_path: Path) -> None:
     network, tensors = _beit(64)
     tensors = {f"encoder.{name}": tensor for name, tensor in tensors.items() if not name.startswith("lm_head")}
     tensors["decoder.0.weight"] = torch.zeros(16 * 16 * 3, 64, 1, 1)
-    backbone = _load({"model": tensors}, tmp_path, "beit_base_patch16_224", **SMALL)
+    backbone = _load({"model": tensors}, tmp_path, "beit_base_patch16_224", **BEIT)
     assert backbone.card.method == "simmim"
     assert backbone.card.transform.mean[0] == 0.485
-    assert backbone.card.transform.crop == 32
-    assert close(backbone.features(images(32))["pooled"], network.forward_features(images(32))[:, 1:].mean(1))
+    assert backbone.card.transform.crop == 80
+    assert close(backbone.features(images(80))["pooled"], network.forward_features(images(80))[:, 1:].mean(1))
 
 
 def test_clip_resnet_gives_the_numbers_of_openai_s_code() -> None:
@@ -293,3 +294,24 @@ def test_jigsaw_s_trunk_halves_less() -> None:
         maps, pooled = network.stages(images(224, 1))
     assert [level.shape[-1] for level in maps] == [107, 53, 26]
     assert pooled.shape == (1, network.num_features)
+
+
+def test_a_small_network_s_images_are_not_enlarged_to_its_method_s(tmp_path: Path) -> None:
+    network = filled(build("resnet18_small")).requires_grad_(False)
+    tensors = {f"encoder_q.{n}": t for n, t in network.state_dict().items() if not n.startswith("fc.")}
+    torch.save({"state_dict": {**tensors, "encoder_q.fc.weight": torch.zeros(128, 512)}}, tmp_path / "moco.pth")
+    card = bench.load(tmp_path / "moco.pth").card
+    assert card.method == "mocov1"
+    assert card.transform is not None
+    assert card.transform.crop == 32
+    assert any("assumed CIFAR-10's at 32 pixels" in note for note in card.notes)
+
+
+def test_open_clip_s_siglip(tmp_path: Path) -> None:
+    network = _timm("vit_base_patch16_siglip_224", **SMALL)
+    tensors = {f"visual.trunk.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {"logit_scale": torch.zeros(()), "logit_bias": torch.zeros(()), "text.cls_emb": torch.zeros(64)}
+    backbone = _load({"state_dict": tensors}, tmp_path, "vit_base_patch16_siglip_224", **SMALL)
+    assert backbone.card.method == "siglip"
+    assert backbone.card.transform.mean == (0.5, 0.5, 0.5)
+    assert close(backbone.features(images(32))["pooled"], network(images(32)))

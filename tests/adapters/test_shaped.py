@@ -71,6 +71,19 @@ def test_half_of_the_blocks_is_no_design_of_its_own() -> None:
         _match(shapes)
 
 
+def test_a_wrong_architecture_is_refused_with_the_arguments_of_the_right_one() -> None:
+    tensors = {
+        name: torch.empty(shape, device="meta")
+        for name, shape in _whole("vit_base_patch16_224", embed_dim=320, depth=7, num_heads=5).items()
+    }
+    with pytest.raises(BenchError) as refusal:
+        match([WeightSet("model", tensors)], arch="vit_small_patch16_224", weights_key=None, file="weights.pth")
+    offered = re.search(r"use --arch '(.*)'$", str(refusal.value))
+    assert offered is not None
+    found = match([WeightSet("model", tensors)], arch=offered[1], weights_key=None, file="weights.pth")
+    assert found.fit.complete
+
+
 def test_a_hole_among_the_blocks_is_no_design_of_its_own() -> None:
     shapes = _whole("vit_base_patch16_224", embed_dim=320, depth=7, num_heads=5)
     with pytest.raises(BenchError):
