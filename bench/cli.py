@@ -159,7 +159,9 @@ def sweep(
             if step.status == "failed":
                 progress.say(f"[{step.number}/{len(steps)}] {step.label}: cannot be run: {step.reason}")
         if not plan:
-            progress.say(aligned([{k: v for k, v in row.items() if k != "numbers"} for row in sweeping.rows(steps)]))
+            table = [{k: v for k, v in row.items() if k != "numbers"} for row in sweeping.rows(steps)]
+            for line in aligned(table).splitlines():
+                progress.say(line)
             sweeping.carry(
                 steps, runs, launcher=launcher, device=device, batch=batch, workers=workers, trust=trust_checkpoint,
                 progress=progress,

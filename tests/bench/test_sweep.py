@@ -145,6 +145,7 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     done, steps = go()
     assert done.returncode == 2
     assert "2 of 5 runs failed (2, 4)" in done.stderr.splitlines()[-1], done.stderr
+    assert "\\n" not in done.stderr  # The plan is a line a run, not one line that spells its breaks.
     assert [s["status"] for s in steps] == ["done", "failed", "done", "failed", "done"]
     assert "missing.pth" in steps[1]["reason"]
     assert "nowhere" in steps[3]["reason"]

@@ -14,9 +14,9 @@ from suites.linear import Linear
 TRAIN, TEST = clusters(0, 200, 4), clusters(1, 80, 4)
 NAMES = [
     "dinov2", "dinov3", "mae", "moco", "mocov3", "simclr", "byol", "swav", "barlow", "vicreg", "simsiam", "lightly",
-    "dino", "dino-b", "ibot", "ibot-b", "beit", "inat",
+    "dino", "dino-b", "ibot", "ibot-b", "beit", "inat", "dinov2-inat18",
 ]  # fmt: skip
-GRIDS = ("dinov2", "dinov3", "ibot", "ibot-b")
+GRIDS = ("dinov2", "dinov2-inat18", "dinov3", "ibot", "ibot-b")
 
 
 @pytest.mark.parametrize("name", NAMES)
