@@ -1,4 +1,4 @@
-"""NumPy's ``.npz`` archives of plain arrays, as JAX models are published."""
+"""NumPy's arrays as weights: ``.npz`` archives, as JAX models are published, and pickled dictionaries of arrays."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import io
 import math
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from adapters.extent import check
 from adapters.torchfile import record
 from adapters.unpickling import Refused
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 def read_npz(path: Path) -> dict[str, Tensor]:
     """Tensors by their names in the archive. Raises `UnpicklingError` for arrays of objects, which would be pickles."""
     import numpy as np
-    import torch
 
     found: dict[str, Tensor] = {}
     with zipfile.ZipFile(path) as archive:
@@ -35,7 +35,36 @@ def read_npz(path: Path) -> dict[str, Tensor]:
             if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
                 raise Refused(f"its array {entry[:80]!r} declares a shape that is not that of its bytes")
             array = np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
-            found[entry.removesuffix(".npy")] = torch.from_numpy(
-                np.ascontiguousarray(array, dtype.newbyteorder("=")).reshape(shape)
-            )
+            found[entry.removesuffix(".npy")] = _tensor(array)
     return found
+
+
+def _tensor(array: Any) -> Tensor:
+    import numpy as np
+    import torch
+
+    # A copy where it must be: torch wants native byte order, rows in order, and memory that may be written.
+    native = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
+    return torch.from_numpy(native).reshape(array.shape)
+
+
+def tensors_of(content: dict[Any, Any]) -> dict[Any, Any]:
+    """``content`` with a tensor for every array of numbers in its nested dictionaries; all else stays as it is.
+
+    Raises `BenchError` where it nests deeper or unfolds further than `adapters.extent` allows.
+    """
+    import numpy as np
+
+    check(content)
+    done: dict[int, Any] = {}
+
+    def turn(value: Any) -> Any:
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+            return _tensor(value)
+        if not isinstance(value, dict):
+            return value
+        if id(value) not in done:
+            done[id(value)] = {name: turn(inner) for name, inner in value.items()}
+        return done[id(value)]
+
+    return {name: turn(value) for name, value in content.items()}

@@ -82,8 +82,8 @@ def _legacy(path: Path, trust: bool) -> Container:
 
     if trust:
         return _trusted(path, sniff.PICKLE)
-    content, names = read_legacy(path)
-    return Container(sniff.PICKLE, content, replaced(names))
+    kind, content, names = read_legacy(path)
+    return Container(kind, content, replaced(names))
 
 
 def _numpy(path: Path, trust: bool) -> Container:

@@ -158,6 +158,13 @@ class _Array:
         return np.frombuffer(data, kind.dtype).reshape(shape, order="F" if fortran else "C")
 
 
+def _buffered(data: Any, kind: Any, shape: Any, order: Any = "C", *_: Any) -> Any:
+    """An array as pickle's protocol 5 writes it: bytes first, without a state of its own."""
+    if not isinstance(data, bytes | bytearray) or order not in ("C", "F"):
+        raise pickle.UnpicklingError("an array of it is described wrongly")
+    return _Array().rebuild((1, shape, kind, order == "F", bytes(data)))
+
+
 def _scalar(kind: Any, data: Any = b"") -> Any:
     import numpy as np
 
@@ -204,5 +211,6 @@ KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): _DType,
     ("numpy", "ndarray"): _Array,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _buffered for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
 }

@@ -112,13 +112,22 @@ def _named(module: Any) -> dict[str, Any]:
     return found
 
 
-def read_legacy(path: Path) -> tuple[Any, list[str]]:
-    """Content and replaced names of a file of PyTorch 1.5 or before: pickles in a row, then the storages."""
+def read_legacy(path: Path) -> tuple[str, Any, list[str]]:
+    """Kind, content and replaced names of a file of PyTorch 1.5 or before: pickles in a row, then the storages.
+
+    A file that is one pickled dictionary of NumPy arrays, as detectron2's model zoo has them, is read too.
+    """
     with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as source:
         size = len(source)
         read: Callable[..., Unpickler] = lambda storage=None: Unpickler(source, storage, size)  # noqa: E731
-        if read().load() != _MAGIC:
-            raise Refused("it is a pickle, but not one that torch.save wrote")
+        first = read()
+        begin = first.load()
+        if isinstance(begin, dict):
+            from adapters.arrays import tensors_of
+
+            return "pickled NumPy arrays", tensors_of(begin), list(first.replaced)
+        if begin != _MAGIC:
+            raise Refused("it is a pickle, but neither one that torch.save wrote nor a dictionary of arrays")
         version, system = read().load(), read().load()
         if version != 1001 or not isinstance(system, dict) or not system.get("little_endian", True):
             raise Refused("it is a torch file of an unknown version or byte order")
@@ -154,7 +163,7 @@ def read_legacy(path: Path) -> tuple[Any, list[str]]:
             held.pop(key)
         if held:
             raise EOFError("the file ends before its tensors do")
-    return content, list(reader.replaced)
+    return "torch legacy pickle", content, list(reader.replaced)
 
 
 def read_part(data: bytes) -> tuple[Any, list[str]]:

@@ -36,6 +36,7 @@ FAST = {
     "repdistiller-resnet8x4",
     "repdistiller-vgg8",
     "repdistiller-wrn_16_2@last",
+    "repdistiller-wrn_16_2 and its arguments",
     "solo_learn-byol-resnet18_cifar",
 }
 
@@ -75,23 +76,30 @@ def _manifest(fixture: str) -> dict[str, Any]:
 def _cases() -> list[Any]:
     cases = []
     for folder in sorted(p.name for p in GOLDEN.iterdir() if p.is_dir()):
-        for variant in [None, *_manifest(folder).get("variants", {})]:
-            name = f"{folder}@{variant}" if variant else folder
-            cases.append(pytest.param(folder, variant, id=name, marks=() if name in FAST else pytest.mark.slow))
+        manifest = _manifest(folder)
+        # Without a foreign object in any variant the second file would be the first again.
+        forms = (False, True) if manifest["unsafe_members"] else (False,)
+        for variant in [None, *manifest.get("variants", {})]:
+            plain = f"{folder}@{variant}" if variant else folder
+            for pickled in forms:
+                name = f"{plain} and its arguments" if pickled else plain
+                marks = () if name in FAST else pytest.mark.slow
+                cases.append(pytest.param(folder, variant, pickled, id=name, marks=marks))
     return cases
 
 
-def _write(fixture: str, variant: str | None, folder: Path) -> str:
+def _write(fixture: str, variant: str | None, folder: Path, pickled: bool = False) -> str:
+    """The file, ``pickled``: with the objects of other classes that the official code leaves in it."""
     info = _manifest(fixture)["variants"][variant] if variant else _manifest(fixture)
     form = info["file"].get("form", "torch")
     path = folder / ("model" if form == "folder" else Path(info["file"]["name"]).name)
-    maker.save(maker.make(str(GOLDEN / fixture / "manifest.json"), False, variant), str(path), form)
+    maker.save(maker.make(str(GOLDEN / fixture / "manifest.json"), pickled, variant), str(path), form)
     return str(path)
 
 
-@pytest.mark.parametrize(("fixture", "variant"), _cases())
-def test_gives_the_official_features(fixture: str, variant: str | None, tmp_path: Path) -> None:
-    file = _write(fixture, variant, tmp_path)
+@pytest.mark.parametrize(("fixture", "variant", "pickled"), _cases())
+def test_gives_the_official_features(fixture: str, variant: str | None, pickled: bool, tmp_path: Path) -> None:
+    file = _write(fixture, variant, tmp_path, pickled)
     # The fixture's values are those of the plain weights; the official loader prefers the averaged ones.
     backbone = bench.load(file, weights_key="state_dict" if fixture.startswith("timm-") else None)
     assert isinstance(backbone, Backbone)

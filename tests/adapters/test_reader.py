@@ -199,3 +199,28 @@ def test_a_folder_of_torch_distributed_checkpoint(tmp_path, weights):
     assert found.kind == "torch.distributed.checkpoint folder"
     assert found.hazards == []
     assert all(torch.equal(found.content["model"][name], tensor) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_plain_pickle_of_numpy_arrays(tmp_path, weights, protocol):
+    import pickle
+
+    weights = {name: tensor.float() for name, tensor in weights.items()}
+    arrays = {name: tensor.numpy() for name, tensor in weights.items()}
+    content = {"model": arrays | {"swapped": np.arange(4, dtype=">f4")}, "__author__": "someone"}
+    (tmp_path / "net.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
+    found = read(tmp_path / "net.pkl")
+    assert found.kind == "pickled NumPy arrays"
+    assert found.content["__author__"] == "someone"
+    assert found.content["model"].pop("swapped").tolist() == [0, 1, 2, 3]
+    assert found.content["model"].keys() == weights.keys()
+    for name, tensor in weights.items():
+        assert torch.equal(found.content["model"][name], tensor)
+
+
+def test_a_pickle_of_something_else_is_refused(tmp_path):
+    import pickle
+
+    (tmp_path / "list.pkl").write_bytes(pickle.dumps([1, 2, 3], protocol=4))
+    with pytest.raises(BenchError, match="nor a dictionary of arrays"):
+        read(tmp_path / "list.pkl")
