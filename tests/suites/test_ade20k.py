@@ -2,6 +2,7 @@
 
 import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -216,3 +217,23 @@ def test_refusals(shapes, tmp_path, features_dir):
     (shapes / "images" / "train" / "1.png").write_bytes(b"no image")
     with pytest.raises(BenchError, match=r"the image .*1.png cannot be read .* mend it"):
         ran(shapes)
+
+
+EXAMPLES = Path("/usr/share/doc/labelme-examples/examples/semantic_segmentation/data_dataset_voc")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["linear", "upernet"])
+def test_photographs_with_masks(tmp_path, head):
+    """A minute or two: three photographs of VOC, where the package labelme-examples is installed."""
+    if not EXAMPLES.is_dir():
+        pytest.skip("Debian's package labelme-examples is not installed")
+    for split in ("train", "val"):
+        shutil.copytree(EXAMPLES / "JPEGImages", tmp_path / "images" / split)
+        shutil.copytree(EXAMPLES / "SegmentationClassPNG", tmp_path / "masks" / split)
+    settings = {
+        "head": head, "layers": 4, "iterations": 400 if head == "linear" else 150, "batch": 3, "size": 160, "stride": 107, "width": 32,
+        "lr": 0.01 if head == "linear" else 0.002, "layer_decay": 1.0, "warmup": 10,
+    }  # fmt: skip
+    backbone = bench.load("demo:efficientnet-lite0")
+    assert ran(tmp_path, backbone, **settings).measurements[0].value > 80
