@@ -45,7 +45,10 @@ def _tensor(array: Any) -> Tensor:
 
     # A copy where it must be: torch wants native byte order, rows in order, and memory that may be written.
     native = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
-    return torch.from_numpy(native).reshape(array.shape)
+    try:
+        return torch.from_numpy(native).reshape(array.shape)
+    except TypeError:
+        raise Refused(f"it holds an array of {array.dtype}, a type that no network computes with") from None
 
 
 def tensors_of(content: dict[Any, Any]) -> dict[Any, Any]:

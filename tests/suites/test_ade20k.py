@@ -231,9 +231,10 @@ def test_photographs_with_masks(tmp_path, head):
     for split in ("train", "val"):
         shutil.copytree(EXAMPLES / "JPEGImages", tmp_path / "images" / split)
         shutil.copytree(EXAMPLES / "SegmentationClassPNG", tmp_path / "masks" / split)
+    length, rate = (400, 0.01) if head == "linear" else (150, 0.002)
     settings = {
-        "head": head, "layers": 4, "iterations": 400 if head == "linear" else 150, "batch": 3, "size": 160, "stride": 107, "width": 32,
-        "lr": 0.01 if head == "linear" else 0.002, "layer_decay": 1.0, "warmup": 10,
+        "head": head, "layers": 4, "iterations": length, "batch": 3, "size": 160, "stride": 107, "width": 32,
+        "lr": rate, "layer_decay": 1.0, "warmup": 10,
     }  # fmt: skip
     backbone = bench.load("demo:efficientnet-lite0")
     assert ran(tmp_path, backbone, **settings).measurements[0].value > 80
