@@ -51,13 +51,13 @@ class AttentiveProbe:
         return Needs(features=(), backbone=True)
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
-        from suites.finetune import _rows, predict, rank
+        from suites.finetune import predict, rank, some_of
 
         labels = labels_of(task)
         trained = _trained(task, labels.train, labels.trained)
         logits, kept, left_out = predict(task, trained, task.images["test"], "attentive test")
         if len(kept) < len(task.data["test"]):
-            task = dataclasses.replace(task, data={**task.data, "test": _rows(task.data["test"], kept)})
+            task = dataclasses.replace(task, data={**task.data, "test": some_of(task.data["test"], kept)})
             labels = dataclasses.replace(labels, test=labels.test[kept])
         top, score = rank(logits, labels)
         network: Attentive = trained.network

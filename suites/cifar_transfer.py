@@ -85,7 +85,7 @@ def check(sets: list[str], card: Card) -> None:
 
 def evaluate(task: Task, facts: dict[str, Any]) -> Iterator[Measurement]:
     """Top-1 of the last epoch with frozen batch statistics (the headline), and as the published script leaves them."""
-    from suites.finetune import _rows, predict, rank
+    from suites.finetune import predict, rank, some_of
 
     mean, deviation = STATISTICS[task.source]
     transform = Transform(resize=(SIZE, SIZE), crop=None, interpolation="bilinear", mean=mean, std=deviation)
@@ -99,7 +99,7 @@ def evaluate(task: Task, facts: dict[str, Any]) -> Iterator[Measurement]:
         logits, kept, left_out = predict(mine, trained, task.images["test"], f"{mode} test")
         seen = labels
         if len(kept) < len(task.data["test"]):
-            mine.data = {**task.data, "test": _rows(task.data["test"], kept)}
+            mine.data = {**task.data, "test": some_of(task.data["test"], kept)}
             seen = dataclasses.replace(labels, test=labels.test[kept])
         top, score = rank(logits, seen)
         for measurement in accuracies(

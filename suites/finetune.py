@@ -78,7 +78,7 @@ class FineTune:
         trained = _train(task, train, labels.train, rows, labels.trained, lr, decay, "finetune")
         logits, kept, left_out = predict(task, trained, task.images["test"], "finetune test")
         if len(kept) < len(task.data["test"]):
-            task = dataclasses.replace(task, data={**task.data, "test": _rows(task.data["test"], kept)})
+            task = dataclasses.replace(task, data={**task.data, "test": some_of(task.data["test"], kept)})
             labels = dataclasses.replace(labels, test=labels.test[kept])
         top, score = rank(logits, labels)
         pooled = task.card.feature if task.settings["pool"] == "pooled" else task.settings["pool"]
@@ -251,7 +251,7 @@ def _part_of_train(task: Task) -> tuple[Task, Dataset]:
         quota = np.maximum(np.floor(settings["percent"] / 100 * np.bincount(y) + 0.5).astype(int), 1)
         rows = drawn(y, quota, task.seed)
     part = Subset(train, rows)
-    chosen = _rows(data, rows, part.fingerprint)
+    chosen = some_of(data, rows, part.fingerprint)
     return dataclasses.replace(task, data={**task.data, "train": chosen}), part
 
 
@@ -271,7 +271,7 @@ def _list_at(name: str) -> Path:
     )
 
 
-def _rows(data: Any, rows: np.ndarray, fingerprint: str | None = None) -> Any:
+def some_of(data: Any, rows: np.ndarray, fingerprint: str | None = None) -> Any:
     """Some samples of a split without features."""
     from bench.featureset import ArrayFeatureSet
 

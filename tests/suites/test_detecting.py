@@ -1,7 +1,5 @@
 """coco and voc07: samples, pyramids, and whole runs on generated shapes."""
 
-import contextlib
-import io
 import json
 import shutil
 import subprocess
@@ -10,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from densehelp import COLOURS, IDS, shapes, write_coco, write_document, write_segfolder, write_voc
+from densehelp import COLOURS, IDS, by_pycocotools, shapes, write_coco, write_document, write_segfolder, write_voc
 from densenets import tiny
 from PIL import Image
 
@@ -54,22 +52,6 @@ def ran(suite, data, protocol, backbone=None, **settings):
         backbone or tiny(), [suite], data, protocols=protocols, workers=0, runs=runs,
         settings={f"{suite}.{key}": value for key, value in options.items()},
     )  # fmt: skip
-
-
-def by_pycocotools(truth, detections, kind):
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        objects = COCO()
-        objects.dataset = truth
-        objects.createIndex()
-        rows = [{k: v for k, v in row.items() if kind == "bbox" or k != "bbox"} for row in detections]
-        evaluation = COCOeval(objects, objects.loadRes(rows), kind)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return 100 * evaluation.stats[0], 100 * evaluation.stats[1]
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "patches of 14"])
@@ -181,7 +163,7 @@ def test_masks_are_trained_and_stored_detections_give_the_printed_numbers(few, t
     stored = json.loads((tmp_path / "runs" / found["box_ap"].outcomes).read_text())
     assert {row["category_id"] for row in stored} <= set(IDS.values())
     for kind, name in (("bbox", "box"), ("segm", "mask")):
-        ap, ap50 = by_pycocotools(document, stored, kind)
+        ap, ap50 = by_pycocotools(document, stored, kind)[:2]
         assert found[f"{name}_ap"].value == pytest.approx(ap, abs=1e-6)
         assert found[f"{name}_ap50"].value == pytest.approx(ap50, abs=1e-6)
     assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
