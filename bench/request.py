@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from numbers import Integral
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bench import protocol as protocols
 from bench.errors import BenchError, brief
@@ -35,6 +37,13 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
 Text = Annotated[str, AfterValidator(spoken)]
 
 
+def _whole(value: Any) -> Any:
+    """Python and pydantic take True for 1."""
+    if isinstance(value, bool):
+        raise ValueError(f"is a whole number, not {value}")
+    return int(value) if isinstance(value, Integral) else value
+
+
 class Request(BaseModel):
     """What was asked: everything that a number may depend on, and nothing of where it is run or kept."""
 
@@ -51,9 +60,9 @@ class Request(BaseModel):
     """Suite -> protocol name."""
     settings: Annotated[dict[str, Any], AfterValidator(_plain)] = Field(default_factory=dict)
     """``suite.option`` -> value."""
-    seed: int = Field(default=0, ge=0)
+    seed: Annotated[int, BeforeValidator(_whole)] = Field(default=0, ge=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    limit: int | None = Field(default=None, ge=1)
+    limit: Annotated[int, BeforeValidator(_whole)] | None = Field(default=None, ge=1)
     name: Text | None = None
 
     @classmethod
@@ -73,12 +82,12 @@ class Request(BaseModel):
 
         def option(value: Any) -> Any:
             # A word that happens to be a file's name is a word; a SPEC of a weight file has a suffix or a separator.
-            return _absolute(value) if isinstance(value, str) and ("." in value or os.sep in value) else value
+            return placed(value) if isinstance(value, str) and ("." in value or os.sep in value) else value
 
         return self.model_copy(
             update={
-                "model": _absolute(self.model),
-                "teacher": _absolute(self.teacher) if self.teacher else None,
+                "model": placed(self.model),
+                "teacher": placed(self.teacher) if self.teacher else None,
                 "data": _data_anywhere(self.data) if self.data else self.data,
                 "settings": {
                     key: [option(v) for v in value] if isinstance(value, list) else option(value)
@@ -109,25 +118,34 @@ class Request(BaseModel):
         return found
 
 
-def _absolute(spec: str, kinds: tuple[str, ...] = MODEL_KINDS) -> str:
-    """``spec`` with the path in it, where there is one, made absolute; links stay as they are."""
+def placed(spec: str, kinds: tuple[str, ...] = MODEL_KINDS, beside: Path | None = None) -> str:
+    """``spec`` with the path in it, where there is one, made absolute; links and choices (``?a=b``) stay as they are.
+
+    ``kinds``: the kinds whose text is a path. ``beside``: the folder that paths count from; None: the working folder,
+    and a word that is a file's name counts as one.
+    """
     kind, separator, rest = spec.partition(":")
+    if separator and kind == "ood" and kinds is DATA_KINDS:
+        # Two SPECs in one.
+        return kind + separator + ",".join(placed(part, kinds, beside) for part in rest.split(","))
     if separator and kind not in kinds:
         return spec
-    path = at_home(rest if separator else spec)
-    try:
-        there = path.exists()
-    except OSError:
+    text = rest if separator else spec
+    if beside is not None and not separator and "." not in text and os.sep not in text:
         return spec
-    return f"{kind}{separator}{path.absolute()}" if there and separator else str(path.absolute()) if there else spec
+    path, mark, choices = text.partition("?")
+    for start, end in {text: "", path: mark + choices}.items():
+        where = (beside or Path()) / at_home(start)
+        try:
+            if start and where.exists():
+                return f"{kind if separator else ''}{separator}{where.absolute()}{end}"
+        except (OSError, ValueError):
+            return spec
+    return spec
 
 
 def _data_anywhere(spec: str) -> str:
-    kind, separator, rest = spec.partition(":")
-    if kind == "ood":
-        # Two SPECs in one.
-        return kind + separator + ",".join(_data_anywhere(part) for part in rest.split(","))
-    return _absolute(spec, DATA_KINDS) if separator else spec
+    return placed(spec, DATA_KINDS) if ":" in spec else spec
 
 
 def parse_pairs(pairs: list[str], flag: str, shape: str) -> dict[str, str]:

@@ -28,7 +28,7 @@ from bench.job import Job
 from bench.ledger import read as read_record
 from bench.plainyaml import plain
 from bench.registry import nearest
-from bench.request import DATA_KINDS, MODEL_KINDS, Request
+from bench.request import DATA_KINDS, Request, placed
 
 if TYPE_CHECKING:
     from bench.progress import Progress
@@ -288,14 +288,14 @@ def _runs(path: Path, sheet: Sheet, model: Model) -> Iterator[Request]:
         for seed in model.seed or sheet.seed or [0]:
             try:
                 yield Request.of(
-                    model=_relative(path, model.model),
+                    model=placed(model.model, beside=path.parent),
                     suites=list(dict.fromkeys(suites)),
-                    teacher=_relative(path, teacher) if teacher else None,
-                    data=_relative(path, data, DATA_KINDS) if data is not None else None,
+                    teacher=placed(teacher, beside=path.parent) if teacher else None,
+                    data=placed(data, DATA_KINDS, path.parent) if data is not None else None,
                     arch=model.arch,
                     weights_key=model.weights_key,
                     protocols={k: v for k, v in sheet.protocol.items() if k in suites} | model.protocol,
-                    settings={key: _relative_values(path, value) for key, value in settings.items()},
+                    settings={key: _relative_values(path.parent, value) for key, value in settings.items()},
                     seed=seed,
                     precision=model.precision or common.precision or "auto",
                     limit=model.limit or common.limit,
@@ -314,24 +314,10 @@ def _used(path: Path, sheet: Sheet, requests: list[Request]) -> None:
             raise BenchError(f"{path}: '{key}' is set, but suite '{suite}' is not run{nearest(suite, sorted(suites))}")
 
 
-def _relative(path: Path, spec: str, kinds: tuple[str, ...] = MODEL_KINDS) -> str:
-    """``spec`` with a path that lies beside the file made absolute; ``kinds``: those whose text may be a path."""
-    kind, separator, rest = spec.partition(":")
-    text = rest if separator and kind in kinds else spec
-    bare = text is spec and "." not in text and "/" not in text
-    try:
-        if not text or bare or Path(text).is_absolute() or not (path.parent / text).exists():
-            return spec
-    except (OSError, ValueError):
-        return spec
-    where = str((path.parent / text).absolute())
-    return f"{kind}:{where}" if text is rest else where
-
-
-def _relative_values(path: Path, value: Any) -> Any:
+def _relative_values(folder: Path, value: Any) -> Any:
     if isinstance(value, list):
-        return [_relative_values(path, v) for v in value]
-    return _relative(path, value) if isinstance(value, str) else value
+        return [_relative_values(folder, v) for v in value]
+    return placed(value, beside=folder) if isinstance(value, str) else value
 
 
 def _rates(runs: Path) -> Mapping[str, float]:

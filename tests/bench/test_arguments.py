@@ -225,6 +225,11 @@ def test_only_what_is_a_path_becomes_absolute(tmp_path: Path, monkeypatch: pytes
     assert request.data == "demo"
     assert request.settings["agreement.baseline"] == str(tmp_path / "plain.pth")
     assert request.settings["agreement.logits"] == "sub"
+    masks = Request(model="timm:resnet18", suites=["ade20k"], data="segfolder:sub?ignore=0").anywhere()
+    assert masks.data == f"segfolder:{tmp_path / 'sub'}?ignore=0"
+    (tmp_path / "odd?name").mkdir()
+    odd = Request(model="timm:resnet18", suites=["knn"], data="imagefolder:odd?name").anywhere()
+    assert odd.data == f"imagefolder:{tmp_path / 'odd?name'}"
     ensemble = request.settings["agreement.ensemble"]
     assert ensemble == [str(tmp_path / "sub/../plain.pth"), "demo:mobilenetv2", "missing.pth"]
 
@@ -237,3 +242,9 @@ def test_a_ledger_that_cannot_be_written_is_refused_before_the_model_is_read(tmp
     with pytest.raises(bench.BenchError, match="no file or folder"):
         bench.run("missing.pth", ["knn"], "demo", runs=tmp_path / "new/deeper")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("argument", ["seed", "limit"])
+def test_true_is_not_a_number(argument: str) -> None:
+    with pytest.raises(bench.BenchError, match=f"{argument}.* is a whole number, not True"):
+        bench.run("demo:trio-kd", "knn", "demo", **{argument: True})
