@@ -263,6 +263,7 @@ class Engine:
             backbone=None if isinstance(student, StoredFeatures) else student,
             teacher=guide,
             teacher_card=teacher.card if teacher is not None else None,
+            teacher_backbone=None if isinstance(teacher, StoredFeatures) else teacher,
             others=others,
             images=self._opened[item.source.data]._asdict() if item.source.data in self._opened else {},
             batch=self.batch,

@@ -23,7 +23,7 @@ from bench.files import write_atomically
 from bench.record import Record, parse
 
 ARTIFACTS = "artifacts"
-FILES = (".json", ".png")
+FILES = (".json", ".png", ".svg")
 """Endings of artifacts that are files of their own, not tables: stored detections, drawings."""
 LARGEST_RECORD = 64 * 2**20
 """Bytes. A record holds cards and numbers; per-sample data are artifacts, so a larger file is a mistake."""

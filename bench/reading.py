@@ -106,7 +106,7 @@ class Reading:
         else:
             data = self._features(student, item.source, items)
         guide = None
-        if teacher is not None and item.needs.teacher:
+        if teacher is not None and item.needs.teacher and item.needs.features:
             guide = self._features(teacher, item.source, items, company=True)
         company = {
             role: Other(others[spec].card, self._features(others[spec], item.source, items, company=True))

@@ -69,6 +69,8 @@ class Task:
     backbone: Backbone | None = None
     teacher: Mapping[str, FeatureSet] | None = None
     teacher_card: Card | None = None
+    teacher_backbone: Backbone | None = None
+    """The teacher's network, for a suite that forwards both; None where the teacher is stored features."""
     others: Mapping[str, Other] = field(default_factory=dict)
     """By role, as `Needs.others` asked for them."""
     images: Mapping[str, Dataset] = field(default_factory=dict)

@@ -21,6 +21,7 @@ TABLE = {
     "finetune": Entry("suites.finetune:FineTune", "a copy trained end to end by a published recipe, its top-1"),
     "cost": Entry("suites.cost:Cost", "parameters, FLOPs, latency, throughput and memory of a forward pass"),
     "agreement": Entry("suites.agreement:Agreement", "whether a student predicts what its teacher predicts"),
+    "compression": Entry("suites.compression:Compression", "accuracy kept, size, FLOPs and time saved by a student"),
     "similarity": Entry("suites.similarity:Similarity", "how alike student and teacher represent the same samples"),
     "layers": Entry("suites.layer_map:LayerMap", "every layer of the student against every layer of its teacher"),
     "logits": Entry("suites.logit_suite:LogitStructure", "class structure of the logits, student against teacher"),

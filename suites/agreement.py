@@ -246,6 +246,7 @@ class Split:
 
     def _gains(self, whole: Sums, drawn: Sums) -> Iterator[Measurement]:
         emit = partial(self._emit, whole=whole, drawn=drawn, percent=True)
+        yield from emit("retention", ratio(total("correct student"), total("correct teacher")))
         for other in ("teacher", "baseline", "reference"):
             if other in self.answers:
                 yield from emit("gain", gain("student", other), settings={"over": other})

@@ -64,10 +64,10 @@ class Cost:
             "device": device_name(device),
             **({"threads": torch.get_num_threads()} if device.type == "cpu" else {}),
         }
-        task = _on_random_images(task, shape)
+        task = on_random_images(task, shape)
         image = {"image": "x".join(map(str, shape[1:]))}
         with forward_mode(device, task.protocol.precision), task.progress.stage("cost", 4, "parts") as stage:
-            yield self._counted(task, "parameters", _count(backbone, task.card), image)
+            yield self._counted(task, "parameters", parameter_count(backbone, task.card), image)
             yield self._counted(task, "gflops", flops(backbone, one) / 1e9, image)
             stage.advance(2)
             yield self._timed(task, "latency_ms", backbone, one, {"batch": 1, **where})
@@ -186,11 +186,12 @@ def _parameters(backbone: Backbone) -> list[torch.nn.Parameter]:
     return list(module.parameters())
 
 
-def _count(backbone: Backbone, card: Card) -> float:
+def parameter_count(backbone: Backbone, card: Card) -> float:
+    """Parameters as the card counts them (classifier left out), of a live module all it has."""
     return float(card.parameters or sum(p.numel() for p in _parameters(backbone)))
 
 
-def _on_random_images(task: Task, shape: tuple[int, ...]) -> Task:
+def on_random_images(task: Task, shape: tuple[int, ...]) -> Task:
     """The task with a data set of one random image: what every measurement of it is on."""
     described = "x".join(map(str, shape))
     synthetic = ArrayFeatureSet(
