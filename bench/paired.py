@@ -8,13 +8,17 @@ bootstrap; Holm 1979 and Benjamini & Hochberg 1995 for several tests at once.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from bench.matched import figures, unpacked
 from bench.stats import _z
 
 REPLICATES = 10_000
+PRECISION_WORK = 200_000_000
+"""Detections times resamples of a difference of average precisions, which is never of fewer than 1 000 resamples."""
 
 
 class Difference(NamedTuple):
@@ -125,7 +129,7 @@ def ratio_difference(
     second: tuple[np.ndarray, np.ndarray],
     *,
     confidence: float = 0.95,
-    replicates: int = 2_000,
+    replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Difference:
     """Mean over classes of sum(numerator) / sum(denominator), second minus first, images resampled and re-accumulated.
@@ -136,11 +140,14 @@ def ratio_difference(
 
     def metric(pair: tuple[np.ndarray, np.ndarray], weights: np.ndarray) -> np.ndarray:
         numerator, denominator = weights @ pair[0], weights @ pair[1]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean: np.ndarray = np.nanmean(np.where(denominator > 0, numerator / denominator, np.nan), axis=-1)
+        there = denominator > 0
+        ratios = np.divide(numerator, denominator, out=np.zeros_like(denominator), where=there)
+        count = there.sum(axis=-1)
+        mean: np.ndarray = np.where(count > 0, ratios.sum(axis=-1) / np.maximum(count, 1), np.nan)
         return mean
 
     n = len(first[0])
+    first, second = (first[0].astype(float), first[1].astype(float)), (second[0].astype(float), second[1].astype(float))
     whole = np.ones((1, n))
     value = float((metric(second, whole) - metric(first, whole))[0])
     rng = np.random.default_rng(seed)
@@ -148,7 +155,47 @@ def ratio_difference(
     for start in range(0, replicates, 100):
         weights = rng.multinomial(n, np.full(n, 1 / n), size=min(100, replicates - start)).astype(float)
         parts.append(metric(second, weights) - metric(first, weights))
-    return _from_bootstrap(value, np.concatenate(parts), confidence)
+    drawn = np.concatenate(parts)
+    return _from_bootstrap(value, drawn[np.isfinite(drawn)], confidence)
+
+
+def precision_difference(
+    first: Mapping[str, np.ndarray],
+    second: Mapping[str, np.ndarray],
+    figure: str,
+    *,
+    confidence: float = 0.95,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> Difference:
+    """Average precision of ``second`` minus that of ``first``, images resampled and detections ranked again.
+
+    Both are tables of `bench.matched.packed` over the same images; ``figure``: ``ap``, ``ap50`` or ``ap75``. Resamples
+    in which no object is left say nothing and are left out. Raises `ValueError` for tables of other objects.
+    """
+    (ours, recalls), (theirs, other) = unpacked(first), unpacked(second)
+    alike = len(ours) == len(theirs) and len(recalls) == len(other)
+    if not alike or any(not np.array_equal(a.objects, b.objects) for a, b in zip(ours, theirs, strict=True)):
+        raise ValueError("the matches are of other objects")
+    images = len(ours[0].objects)
+
+    def change(weights: np.ndarray) -> np.ndarray:
+        after, before = (figures(own, weights, recalls)[figure] for own in (theirs, ours))
+        difference: np.ndarray = after - before
+        return difference
+
+    value = float(change(np.ones((1, images)))[0])
+    work = max(1, sum(len(own.image) for own in (*ours, *theirs)))
+    replicates = max(min(replicates, PRECISION_WORK // work), min(replicates, 1_000))
+    rng = np.random.default_rng(seed)
+    step = max(1, min(replicates, 4_000_000 // images))
+    drawn = np.concatenate(
+        [
+            change(rng.multinomial(images, np.full(images, 1 / images), size=min(step, replicates - at)).astype(float))
+            for at in range(0, replicates, step)
+        ]
+    )
+    return _from_bootstrap(value, drawn[np.isfinite(drawn)], confidence)
 
 
 def _from_bootstrap(value: float, drawn: np.ndarray, confidence: float) -> Difference:

@@ -15,38 +15,8 @@ from bench.errors import BenchError
 from bench.ledger import Ledger, read
 from bench.record import Measurement, Record
 from reports.comparable import Column, column_of, differences, differing, exact_column
+from reports.pairing import Flips, Mover, difference_of, flips, movers
 from reports.wording import setting_label
-
-LISTED = 200
-"""Flipped samples listed each way; their number is always told."""
-
-
-CLOSE = 1e-8
-"""Fractions nearer than this are the same number: per-sample values are kept in single precision."""
-RIGHT = {"top5": "correct5"}
-"""The array of an outcome table that says which samples a metric counts as right, where it is not ``correct``."""
-
-
-class Mover(BaseModel):
-    """One class: its accuracy in both, percent."""
-
-    label: int
-    n: int
-    first: float
-    second: float
-
-
-class Flips(BaseModel):
-    """Samples that one network alone has right, by index in the data set's order."""
-
-    gained: int
-    """Only the second has it right."""
-    lost: int
-    """Only the first has it right."""
-    gained_samples: list[int] = Field(default_factory=list)
-    lost_samples: list[int] = Field(default_factory=list)
-    same_prediction: float
-    """Percent of samples that both predict alike, right or wrong."""
 
 
 class Pair(BaseModel):
@@ -198,9 +168,8 @@ class _Tables:
             first, second = self._read(0, a.outcomes), self._read(1, b.outcomes)
         except BenchError as error:
             return str(error)
-        for name in ("label",):
-            if name in first and name in second and not np.array_equal(first[name], second[name]):
-                return "the outcomes are of other samples: their labels differ"
+        if "label" in first and "label" in second and not np.array_equal(first["label"], second["label"]):
+            return "the outcomes are of other samples: their labels differ"
         return first, second
 
     def _read(self, which: int, path: str) -> dict[str, np.ndarray]:
@@ -224,8 +193,9 @@ def _pair(a: Measurement, b: Measurement, tables: _Tables, confidence: float) ->
     else:
         scale = 100.0 if a.unit == "%" else 1.0
         difference, method, note = difference_of(a.metric, *found, pair.difference / scale, confidence)
-        if method == "paired" or a.metric in {"top1", "mean_per_class"}:
-            _add_samples(pair, *found)
+        if method.startswith("paired") or a.metric in {"top1", "mean_per_class"}:
+            pair.flips = flips(*found)
+            pair.movers = movers(a.metric, *found, _class_names(a))
     if difference is None:
         difference = _unpaired(a, b, confidence)
         if difference is not None:
@@ -238,43 +208,6 @@ def _pair(a: Measurement, b: Measurement, tables: _Tables, confidence: float) ->
     return pair
 
 
-def difference_of(
-    metric: str,
-    first: Mapping[str, np.ndarray],
-    second: Mapping[str, np.ndarray],
-    change: float,
-    confidence: float,
-) -> tuple[paired.Difference | None, str, str | None]:
-    """(second minus first, method, why not) from outcome tables; accuracies as fractions.
-
-    Tables with ``intersection`` and ``union`` [N, C] give mean IoU; those with ``label`` and ``correct`` [N] accuracy
-    and mean-per-class accuracy; an array of the metric's own name its mean. ``change`` is what the records say: tables
-    that say otherwise are those of another metric, and are not used.
-    """
-    if {"intersection", "union"} <= set(first) & set(second):
-        pairs = (first["intersection"], first["union"]), (second["intersection"], second["union"])
-        if pairs[0][0].shape != pairs[1][0].shape:
-            return None, "none", "the outcomes are of other samples: their numbers differ"
-        return paired.ratio_difference(*pairs, confidence=confidence), "paired bootstrap", None
-    right = metric if metric in first else RIGHT.get(metric, "correct")
-    if right not in first or right not in second:
-        return None, "none", "the outcomes hold nothing that can be paired for this metric"
-    a, b = first[right], second[right]
-    if a.shape != b.shape or a.ndim != 1:
-        return None, "none", "the outcomes are of other samples: their numbers differ"
-    method = "paired"
-    if right == metric:
-        found = paired.mean_difference(a, b, confidence)
-    elif metric == "mean_per_class" and "label" in first:
-        found = paired.mean_per_class_difference(first["label"], a, b, confidence=confidence)
-        method = "paired bootstrap"
-    else:
-        found = paired.accuracy_difference(a, b, confidence)
-    if not math.isclose(found.value, change, rel_tol=1e-4, abs_tol=CLOSE):
-        return None, "none", "the outcomes kept are those of another metric"
-    return found, method, None
-
-
 def _unpaired(a: Measurement, b: Measurement, confidence: float) -> paired.Difference | None:
     if a.interval is None or b.interval is None or a.confidence != confidence or b.confidence != confidence:
         return None
@@ -283,24 +216,10 @@ def _unpaired(a: Measurement, b: Measurement, confidence: float) -> paired.Diffe
     return paired.unpaired_difference(sides[0], sides[1], confidence)
 
 
-def _add_samples(pair: Pair, first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> None:
-    if not {"label", "prediction", "correct"} <= set(first) & set(second):
-        return
-    label, a, b = first["label"], first["correct"].astype(bool), second["correct"].astype(bool)
-    gained, lost = np.flatnonzero(~a & b), np.flatnonzero(a & ~b)
-    alike = float((first["prediction"] == second["prediction"]).mean())
-    pair.flips = Flips(
-        gained=len(gained), lost=len(lost), gained_samples=gained[:LISTED].tolist(),
-        lost_samples=lost[:LISTED].tolist(), same_prediction=100 * alike,
-    )  # fmt: skip
-    classes, index = np.unique(label, return_inverse=True)
-    counts = np.bincount(index)
-    accuracy = [100 * np.bincount(index, weights=right, minlength=len(classes)) / counts for right in (a, b)]
-    order = np.argsort(accuracy[1] - accuracy[0], kind="stable")
-    pair.movers = [
-        Mover(label=int(classes[c]), n=int(counts[c]), first=float(accuracy[0][c]), second=float(accuracy[1][c]))
-        for c in order
-    ]
+def _class_names(m: Measurement) -> list[str]:
+    """Names of the classes that a suite numbers from 0, where its record says them."""
+    found = m.details.get("per_class")
+    return [str(name) for name in found] if isinstance(found, dict) else []
 
 
 def _named(m: Measurement) -> str:

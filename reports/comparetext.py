@@ -10,8 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reports.compare import Comparison, Mover, Pair
+from reports.compare import Comparison, Pair
+from reports.pairing import Mover
 from reports.wording import clean, digits, shared_settings
+
+SHOWN = 12
+"""Flipped samples named in the text; `--json` has up to `reports.pairing.LISTED`."""
 
 
 def render(comparison: Comparison) -> str:
@@ -33,7 +37,7 @@ def render(comparison: Comparison) -> str:
             table.add_row(*map(Text, _cells(pair, label)), style="bold" if pair.headline else None)
     console.print(table)
     for pair in comparison.pairs:
-        if pair.headline and pair.flips is not None:
+        if pair.headline and (pair.flips is not None or pair.movers):
             console.print(Text(_flipped(pair)))
     for item in comparison.incomparable:
         said = f"\nnot comparable: {item.suite} {item.metric} {item.label}: {'; '.join(item.reasons)}"
@@ -45,12 +49,15 @@ def render(comparison: Comparison) -> str:
 
 
 def _flipped(pair: Pair) -> str:
-    flips = pair.flips
-    assert flips is not None
-    lines = [
-        f"\n{clean(pair.suite)} {clean(pair.metric)} {clean(pair.label)}".rstrip(),
-        f"  {flips.gained:,} samples gained, {flips.lost:,} lost, {flips.same_prediction:.2f} % predicted alike",
-    ]
+    lines = [f"\n{clean(pair.suite)} {clean(pair.metric)} {clean(pair.label)}".rstrip()]
+    if (flips := pair.flips) is not None:
+        lines.append(
+            f"  {flips.gained:,} samples gained, {flips.lost:,} lost, {flips.same_prediction:.2f} % predicted alike"
+        )
+        for said, samples in (("gained", flips.gained_samples), ("lost", flips.lost_samples)):
+            if samples:
+                rest = ", ..." if len(samples) > SHOWN else ""
+                lines.append(f"  samples {said}, by index: {', '.join(map(str, samples[:SHOWN]))}{rest}")
     lost = [m for m in pair.movers if m.second < m.first][:5]
     gained = [m for m in reversed(pair.movers) if m.second > m.first][:5]
     for said, movers in (("classes that lost most", lost), ("classes that gained most", gained)):
@@ -60,7 +67,9 @@ def _flipped(pair: Pair) -> str:
 
 
 def _movers(movers: Sequence[Mover]) -> str:
-    return ", ".join(f"{m.label} ({m.first:.1f} to {m.second:.1f}, n {m.n:,})" for m in movers)
+    return ", ".join(
+        f"{clean(m.name) if m.name else m.label} ({m.first:.1f} to {m.second:.1f}, n {m.n:,})" for m in movers
+    )
 
 
 def _p(p: float | None) -> str:

@@ -296,7 +296,7 @@ def _error(
     first, second = tables
     m = sides[0][-1].measurement
     if not isinstance(first, str) and not isinstance(second, str):
-        if identical([*first, *second]):
+        if identical(m.metric, [*first, *second]):
             verdict.method = "identical outcomes"
             return 0.0
         scale = 100.0 if m.unit == "%" else 1.0

@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.record import Measurement, Record
 from bench.stats import _z
 from reports.baseline import Source
-from reports.compare import CLOSE, RIGHT
+from reports.pairing import CLOSE, OTHER_METRIC, OTHER_SAMPLES, READ, RIGHT, is_summed, summed_difference
 
 SAME_PREDICTIONS = 99.9
 """Percent of predictions that the same weights must share under changed code, before a note says otherwise."""
@@ -42,12 +42,13 @@ def tables_of(runs: Sequence[Run], source: Source) -> list[Table] | str:
     return tables
 
 
-def identical(tables: Sequence[Table]) -> bool:
-    """Whether every run has the same outcome for every sample."""
+def identical(metric: str, tables: Sequence[Table]) -> bool:
+    """Whether every run has the same outcome of ``metric`` for every sample, whatever else its table holds."""
     first = tables[0]
-    names = {"label", "prediction", "correct", "intersection", "union"} & set(first)
-    return names > {"label"} and all(
-        set(first) == set(other) and all(np.array_equal(first[name], other[name]) for name in names)
+    names = (READ | {metric}) & set(first)
+    decisive = {metric} if metric in first else names & {RIGHT.get(metric, "correct"), "intersection", "hit"}
+    return bool(decisive) and all(
+        names == (READ | {metric}) & set(other) and all(np.array_equal(first[name], other[name]) for name in names)
         for other in tables[1:]
     )
 
@@ -58,18 +59,20 @@ def sampling(metric: str, ours: list[Table], theirs: list[Table], difference: fl
     ``difference`` is what the records say, as a fraction: tables that say otherwise belong to another metric.
     """
     tables = [*ours, *theirs]
-    if all({"intersection", "union"} <= set(t) for t in tables):
-        sides = [(t["intersection"], t["union"]) for t in (ours[-1], theirs[-1])]
-        if sides[0][0].shape != sides[1][0].shape:
-            return "the outcomes are of other samples"
-        found = paired.ratio_difference(sides[0], sides[1])
+    if metric not in tables[0] and any(map(is_summed, tables)):
+        found = summed_difference(metric, ours[-1], theirs[-1])
+        if isinstance(found, str):
+            return found
+        single = len(tables) == 2
+        if single and not math.isclose(found.value, difference, rel_tol=1e-4, abs_tol=1e-6):
+            return OTHER_METRIC
         return (found.high - found.low) / (2 * _z(0.95))
     name = metric if metric in tables[0] else RIGHT.get(metric, "correct")
     if not all(name in t for t in tables):
         return "the outcomes hold nothing that can be paired"
     right = [t[name].astype(float) for t in tables]
     if len({r.shape for r in right}) > 1 or right[0].ndim != 1:
-        return "the outcomes are of other samples: their numbers differ"
+        return OTHER_SAMPLES
     labels = [t["label"] for t in tables if "label" in t]
     if any(not np.array_equal(labels[0], other) for other in labels[1:]):
         return "the outcomes are of other samples: their labels differ"
@@ -81,7 +84,7 @@ def sampling(metric: str, ours: list[Table], theirs: list[Table], difference: fl
     else:
         value, error = float(gains.mean()), paired.standard_error(gains)
     if not math.isclose(value, difference, rel_tol=1e-4, abs_tol=CLOSE):
-        return "the outcomes kept are those of another metric"
+        return OTHER_METRIC
     return error
 
 

@@ -17,6 +17,7 @@ from bench.ledger import Ledger
 from bench.record import Measurement, Record, now
 from reports import assets, modelpage, printed, textforms
 from reports.board import Board, Model, assemble, frame
+from reports.pairing import READ
 from reports.plots import charts
 from reports.tables import KD, SSL, Table, dcd_tables, section_table, survey
 
@@ -25,10 +26,7 @@ if TYPE_CHECKING:
 
 CELLS_ON_PAGE = 6_000
 """Beyond this many measured cells the board shows headline columns alone; the model pages show the rest."""
-_READ = {
-    "label", "prediction", "correct", "correct5", "intersection", "union",
-    "similarity", "teacher_widths", "difference", "classes",
-}  # fmt: skip
+_READ = READ | {"similarity", "teacher_widths", "difference", "classes"}
 _AUDIT = ("basis", "severity", "note")
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from bench import paired
 from bench.stats import _z
-from reports.compare import difference_of
+from reports.pairing import difference_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 PAIRED_AT_MOST = 40
 """Paired tests per column; a column with more candidates for a tie keeps the unpaired answer for the rest."""
+
+REPLICATES = 1_000
+"""Resamples of a bootstrap behind a tie: a bound at 95 % needs no more, and a board has many columns."""
 
 
 class Place(NamedTuple):
@@ -96,5 +99,5 @@ def _paired(best: Cell, other: Cell, outcomes: Outcomes) -> paired.Difference | 
     if "label" in first and "label" in second and not np.array_equal(first["label"], second["label"]):
         return None
     scale = 100.0 if a.unit == "%" else 1.0
-    found, _, _ = difference_of(a.metric, first, second, (b.value - a.value) / scale, 0.95)
+    found, _, _ = difference_of(a.metric, first, second, (b.value - a.value) / scale, 0.95, REPLICATES)
     return found

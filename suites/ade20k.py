@@ -71,7 +71,8 @@ class ADE20K:
         trained = job.train(train)
         overlap = job.test(trained.network, test)  # type: ignore[arg-type]
         table = overlap.table()
-        outcomes = Outcomes("images", {"intersection": table[:, 0], "union": table[:, 1] + table[:, 2] - table[:, 0]})
+        union = table[:, 1] + table[:, 2] - table[:, 0]
+        outcomes = Outcomes("images", {"intersection": table[:, 0], "union": union, "labelled": table[:, 2]})
         values = overlap.values()
         intervals = overlap.intervals(values, task.seed)
         details = {
@@ -84,7 +85,7 @@ class ADE20K:
                 metric, value, n=len(test), engine=engine_of("torch", job.engine), interval=interval,
                 interval_method="bootstrap over images" if interval else None,
                 interval_note=None if interval else "too few images: the metric is undefined in resamples",
-                outcomes=outcomes if metric == "miou" else None, headline=metric == "miou", seeds=[task.seed],
+                outcomes=outcomes, headline=metric == "miou", seeds=[task.seed],
                 details=details if metric == "miou" else {}, feature=job.feature,
             )  # fmt: skip
 

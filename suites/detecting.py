@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.errors import BenchError
 from bench.options import Allowed, count, positive, words
-from bench.suite import Needs, engine_of
+from bench.suite import Needs, Outcomes, engine_of
 from suites.annotated import annotated
 
 if TYPE_CHECKING:
@@ -68,12 +68,15 @@ class Detecting:
         if passed := {s.split: s.passed_over for s in (train, test) if getattr(s, "passed_over", 0)}:
             details["boxes_without_area"] = passed
         first = True
+        tables = self.matches(truth, detections, masks)
         for metric, value, interval in self.judged(truth, detections, masks, task.seed):
+            if first:
+                details["per_class"] = dict(zip(map(str, test.classes), per_class(tables[metric], metric), strict=True))
             yield task.measure(
                 metric, value, n=len(test), engine=self.engine(), interval=interval,
                 interval_method="bootstrap over images" if interval else None,
                 interval_note=None if interval else "too few images: the metric is undefined in resamples",
-                outcomes="detections.json", headline=first, seeds=[task.seed], details=details if first else {},
+                outcomes=tables[metric], headline=first, seeds=[task.seed], details=details if first else {},
                 feature={"tokens": "maps", "layers": len(task.card.strides), "norm": "none"},
             )  # fmt: skip
             first = False
@@ -82,6 +85,10 @@ class Detecting:
         self, truth: dict[str, Any], detections: list[dict[str, Any]], masks: bool, seed: int
     ) -> Iterator[tuple[str, float, tuple[float, float] | None]]:
         """(metric, percent, interval), the headline first."""
+        raise NotImplementedError
+
+    def matches(self, truth: dict[str, Any], detections: list[dict[str, Any]], masks: bool) -> Mapping[str, Outcomes]:
+        """What each metric's detections met, by metric: from this two records are compared on the same images."""
         raise NotImplementedError
 
     def engine(self) -> Engine:
@@ -106,6 +113,19 @@ class COCO(Detecting):
             values = coco_precision(truth, detections, kind)
             yield from _named(name, values, coco_intervals(truth, detections, values, kind, seed=seed), "ap")
 
+    def matches(self, truth: dict[str, Any], detections: list[dict[str, Any]], masks: bool) -> Mapping[str, Outcomes]:
+        from suites.detection.precision import STATS, coco_matches
+
+        found = {}
+        for kind, name in (("bbox", "box"), ("segm", "mask")):
+            if kind == "segm" and not masks:
+                continue
+            tables = coco_matches(truth, detections, kind)
+            shared = {area: Outcomes(f"{name}-{area}", table) for area, table in tables.items()}
+            for stat in STATS:
+                found[f"{name}_{stat}"] = shared.get(stat.removeprefix("ap_"), shared["all"])
+        return found
+
 
 class VOC07(Detecting):
     """VOC2007's 11-point AP of boxes: at IoU .50 (the headline), .75, and the mean over .50 to .95."""
@@ -122,8 +142,22 @@ class VOC07(Detecting):
         values = voc_precision(truth, detections)
         yield from _named("box", values, voc_intervals(truth, detections, values, seed=seed), "ap50")
 
+    def matches(self, truth: dict[str, Any], detections: list[dict[str, Any]], masks: bool) -> Mapping[str, Outcomes]:
+        from suites.detection.precision import voc_matches
+
+        table = Outcomes("box-all", voc_matches(truth, detections)["all"])
+        return dict.fromkeys(("box_ap", "box_ap50", "box_ap75"), table)
+
     def engine(self) -> Engine:
         return engine_of("torchvision", "bench-voc07+torchvision")
+
+
+def per_class(table: Outcomes, metric: str) -> list[float | None]:
+    """Each class' own average precision, percent; None where it has no object."""
+    from bench.matched import by_class, unpacked
+
+    found = by_class(*unpacked(table.arrays), "ap50" if metric.endswith("ap50") else "ap")
+    return [None if value is None else 100 * value for value in found]
 
 
 def _named(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench import matched as curve
 from bench.bootstrap import percentile
-from suites.detection import curve, matching
+from suites.detection import matching
 
 if TYPE_CHECKING:
     from bench.data.instances import DetectionDataset
@@ -112,15 +113,29 @@ def voc_intervals(
     return {name: _percent(percentile(drawn[name], value / 100)) for name, value in values.items()}
 
 
+def coco_matches(truth: Document, detections: Detections, kind: str = "bbox") -> dict[str, dict[str, np.ndarray]]:
+    """Outcome tables (`bench.matched.packed`) by area (``all``, ``small``, ``medium``, ``large``)."""
+    return {
+        area: curve.packed(classes, curve.COCO_RECALLS) for area, classes in _by_area(truth, detections, kind).items()
+    }
+
+
+def voc_matches(truth: Document, detections: Detections) -> dict[str, dict[str, np.ndarray]]:
+    """As `coco_matches`; VOC knows no areas."""
+    return {"all": curve.packed(_voc(truth, detections), curve.VOC_RECALLS)}
+
+
 def _drawn_coco(truth: Document, detections: Detections, kind: str, weights: np.ndarray) -> dict[str, np.ndarray]:
-    cells = matching.cells_of(truth, detections, kind)
-    images = weights.shape[1]
     found: dict[str, np.ndarray] = {}
-    for area in matching.AREAS:
-        classes = [matching.coco(own, images, area) for own in cells.values()]
+    for area, classes in _by_area(truth, detections, kind).items():
         drawn = curve.figures(classes, weights, curve.COCO_RECALLS)
         found |= dict(drawn) if area == "all" else {f"ap_{area}": drawn["ap"]}
     return found
+
+
+def _by_area(truth: Document, detections: Detections, kind: str) -> dict[str, list[curve.Matched]]:
+    cells, images = matching.cells_of(truth, detections, kind), len(truth["images"])
+    return {area: [matching.coco(own, images, area) for own in cells.values()] for area in matching.AREAS}
 
 
 def _voc(truth: Document, detections: Detections) -> list[curve.Matched]:

@@ -13,6 +13,7 @@ from densenets import tiny
 from PIL import Image
 
 import bench
+from bench import matched
 from bench.data.masks import mask_of
 from bench.data.opening import limited, open_data
 from bench.errors import BenchError
@@ -42,6 +43,10 @@ def own_images(folder, n=4, **more):
     shutil.copytree(folder / "train", folder / "val")
     write_document(folder, "val", document)
     return document
+
+
+def detections(runs, record):
+    return json.loads((runs / next(p for p in record.artifacts if p.endswith("-detections.json"))).read_text())
 
 
 def ran(suite, data, protocol, backbone=None, **settings):
@@ -160,12 +165,18 @@ def test_masks_are_trained_and_stored_detections_give_the_printed_numbers(few, t
     assert {"loss_mask", "loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"} <= set(curve)
     assert Ledger(tmp_path / "runs").check() == []
     assert sum(path.endswith(".png") for path in record.artifacts) == 4
-    stored = json.loads((tmp_path / "runs" / found["box_ap"].outcomes).read_text())
+    stored = detections(tmp_path / "runs", record)
     assert {row["category_id"] for row in stored} <= set(IDS.values())
     for kind, name in (("bbox", "box"), ("segm", "mask")):
         ap, ap50 = by_pycocotools(document, stored, kind)[:2]
         assert found[f"{name}_ap"].value == pytest.approx(ap, abs=1e-6)
         assert found[f"{name}_ap50"].value == pytest.approx(ap50, abs=1e-6)
+    for metric, measurement in found.items():
+        classes, recalls = matched.unpacked(dict(np.load(tmp_path / "runs" / measurement.outcomes)))
+        figure = f"ap{metric.partition('_ap')[2]}"
+        value = matched.figures(classes, np.ones((1, measurement.n)), recalls)[figure if figure[2:].isdigit() else "ap"]
+        assert 100 * value[0] == pytest.approx(measurement.value, abs=1e-6), "the matches kept are the metric's own"
+    assert list(found["box_ap"].details["per_class"]) == list(IDS)
     assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
 
 
@@ -214,7 +225,7 @@ def test_a_convolutional_network_learns_its_own_images(few, tmp_path, protocol):
     )  # fmt: skip
     found = {m.metric: m.value for m in record.measurements}
     assert found["box_ap50"] > 80
-    stored = json.loads((tmp_path / "runs" / record.measurements[0].outcomes).read_text())
+    stored = detections(tmp_path / "runs", record)
     assert found["box_ap"] == pytest.approx(by_pycocotools(document, stored, "bbox")[0], abs=1e-6)
 
 

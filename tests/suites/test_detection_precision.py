@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from densehelp import by_pycocotools, write_coco
 
+from bench import matched as curve
 from bench.data.masks import encoded, mask_of
 from bench.data.opening import open_data
-from suites.detection import curve, matching, precision
+from suites.detection import matching, precision
 
 
 def noisy(n=25, seed=0, *, classes=3, masks=False):

@@ -1,4 +1,8 @@
-"""Average precision from matches, for any weights of the images: a bootstrap sorts detections once."""
+"""Average precision from matches, for any weights of the images: a bootstrap sorts detections once.
+
+Matches (which detection met which object at every IoU threshold) are what a record keeps of a detector, so that two
+detectors can be compared on the same resampled images without reading detections and objects again.
+"""
 
 from __future__ import annotations
 
@@ -97,3 +101,84 @@ def figures(classes: Sequence[Matched], weights: np.ndarray, recalls: np.ndarray
     """``ap`` (mean over thresholds .50 to .95), ``ap50`` and ``ap75``, each float64 [B] in [0, 1], NaN if undefined."""
     by_threshold = mean_over_classes([precisions(matched, weights, recalls) for matched in classes])
     return {"ap": by_threshold.mean(axis=1), "ap50": by_threshold[:, 0], "ap75": by_threshold[:, 5]}
+
+
+def by_class(classes: Sequence[Matched], recalls: np.ndarray, figure: str = "ap") -> list[float | None]:
+    """One of `figures` of each class by itself, in [0, 1]; None for a class without objects."""
+    images = len(classes[0].objects)
+    found = [float(figures([own], np.ones((1, images)), recalls)[figure][0]) for own in classes]
+    return [value if np.isfinite(value) else None for value in found]
+
+
+def packed(classes: Sequence[Matched], recalls: np.ndarray) -> dict[str, np.ndarray]:
+    """The matches of all classes as plain arrays, an outcome table: what `unpacked` reads.
+
+    ``detection_class``, ``detection_image`` int32 [D], in each class best score first; ``hit`` and ``miss`` uint16 [D],
+    a bit for each threshold; ``object_class``, ``object_image``, ``object_count`` int32 [M], where there are any;
+    ``sizes`` int64 [4]: images, classes, thresholds, recalls.
+    """
+    counts = np.stack([matched.objects for matched in classes])
+    at = np.nonzero(counts)
+    lengths = [len(matched.image) for matched in classes]
+    return {
+        "detection_class": np.repeat(np.arange(len(classes), dtype=np.int32), lengths),
+        "detection_image": np.concatenate([matched.image for matched in classes]).astype(np.int32),
+        "hit": np.concatenate([_bits(matched.hit) for matched in classes]),
+        "miss": np.concatenate([_bits(matched.miss) for matched in classes]),
+        "object_class": at[0].astype(np.int32),
+        "object_image": at[1].astype(np.int32),
+        "object_count": counts[at].astype(np.int32),
+        "sizes": np.array([counts.shape[1], len(classes), len(classes[0].hit), len(recalls)], dtype=np.int64),
+    }
+
+
+PACKED = frozenset(
+    ("detection_class", "detection_image", "hit", "miss", "object_class", "object_image", "object_count", "sizes")
+)
+
+
+def unpacked(table: Mapping[str, np.ndarray]) -> tuple[list[Matched], np.ndarray]:
+    """(the matches of every class, the recalls at which precision is read) of a table that `packed` made.
+
+    Raises `ValueError` for arrays that do not fit together: a table may come from anywhere.
+    """
+    images, classes, thresholds, points = (int(n) for n in table["sizes"])
+    detections, objects = len(table["detection_class"]), len(table["object_class"])
+    fits = (
+        0 < images <= 2**31
+        and 0 < classes <= 2**20
+        and thresholds == 10
+        and points in (len(COCO_RECALLS), len(VOC_RECALLS))
+        and all(len(table[name]) == detections for name in ("detection_image", "hit", "miss"))
+        and all(len(table[name]) == objects for name in ("object_image", "object_count"))
+        and all(_within(table[f"{what}_class"], classes) for what in ("detection", "object"))
+        and all(_within(table[f"{what}_image"], images) for what in ("detection", "object"))
+        and bool((np.diff(table["detection_class"]) >= 0).all())
+    )
+    if not fits:
+        raise ValueError("the table's arrays of matches do not fit together")
+    ends = np.searchsorted(table["detection_class"], np.arange(classes + 1))
+    found = []
+    for number in range(classes):
+        own = slice(int(ends[number]), int(ends[number + 1]))
+        mine = table["object_class"] == number
+        counts = np.zeros(images)
+        counts[table["object_image"][mine]] = table["object_count"][mine]
+        hit, miss = (_flags(table[name][own], thresholds) for name in ("hit", "miss"))
+        found.append(Matched(table["detection_image"][own].astype(np.int64), hit, miss, counts))
+    return found, COCO_RECALLS if points == len(COCO_RECALLS) else VOC_RECALLS
+
+
+def _bits(flags: np.ndarray) -> np.ndarray:
+    powers = (1 << np.arange(len(flags), dtype=np.uint16)).astype(np.uint16)
+    bits: np.ndarray = (flags.T * powers).sum(axis=1, dtype=np.uint16)
+    return bits
+
+
+def _flags(bits: np.ndarray, thresholds: int) -> np.ndarray:
+    flags: np.ndarray = (bits[None, :] >> np.arange(thresholds, dtype=bits.dtype)[:, None]) & 1 == 1
+    return flags
+
+
+def _within(values: np.ndarray, most: int) -> bool:
+    return not len(values) or bool(values.min() >= 0 and values.max() < most)
