@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bench.backbone import Backbone
 from bench.errors import BenchError
+from suites.training.drop_path import set_drop_path
 
 NORM_EPS = 1e-6
 
@@ -48,7 +49,7 @@ class FineTuned(nn.Module):
         self.mixing = mixing
         self.loss = nn.CrossEntropyLoss(label_smoothing=0.0 if mixing is not None else smoothing)
         self.register_buffer("replaced", torch.zeros((), dtype=torch.int64))
-        set_drop_path(self.trunk, drop_path, backbone.card.architecture)
+        set_drop_path(self.trunk, drop_path, backbone.card.architecture, "finetune.drop_path")
         if checkpointing:
             self._checkpoint()
 
@@ -81,24 +82,3 @@ class FineTuned(nn.Module):
                 f"'{self.backbone.card.architecture}' cannot recompute its activations: --set finetune.checkpointing=no"
             )
         switch(True)
-
-
-def set_drop_path(network: nn.Module, rate: float, architecture: str) -> None:
-    """Stochastic depth rising linearly from 0 at the first block to ``rate`` at the last, as timm's networks have it.
-
-    Raises `BenchError` where the architecture has no place for it and ``rate`` is above 0.
-    """
-    from timm.layers import DropPath
-
-    names = ("drop_path", "drop_path1", "drop_path2")
-    blocks = [part for part in network.modules() if any(hasattr(part, name) for name in names)]
-    if rate > 0 and not blocks:
-        raise BenchError(
-            f"architecture '{architecture}' has no stochastic depth, which this recipe wants at {rate:g}: "
-            f"--set finetune.drop_path=0"
-        )
-    for number, block in enumerate(blocks):
-        own = rate * number / max(1, len(blocks) - 1)
-        for name in names:
-            if hasattr(block, name):
-                setattr(block, name, DropPath(own) if own > 0 else nn.Identity())

@@ -38,6 +38,10 @@ class Overlap:
         row[2] = np.bincount(theirs, minlength=self.classes)
         self._rows.append(row)
 
+    def add_areas(self, right: np.ndarray, predicted: np.ndarray, labelled: np.ndarray) -> None:
+        """One image that is counted already: pixels of every class, [C] each."""
+        self._rows.append(np.stack([right, predicted, labelled]).astype(np.int64))
+
     def table(self) -> np.ndarray:
         """int64 [N, 3, C]: pixels right, predicted and labelled, of every image and class."""
         return np.stack(self._rows) if self._rows else np.zeros((0, 3, self.classes), dtype=np.int64)

@@ -136,9 +136,9 @@ def test_heads_take_images_of_any_size(name):
         labels = torch.randint(-1, 4, (2, 50, 75))
         losses = network((images, labels))
         sum(losses.values()).backward()
-        assert set(losses) == ({"loss"} if network.frozen else {"loss", "auxiliary"})
-        trained = any(p.grad is not None for p in network.backbone.parameters())
-        assert trained is not network.frozen
+        assert set(losses) == ({"loss"} if network.maps.frozen else {"loss", "auxiliary"})
+        trained = any(p.grad is not None for p in network.maps.backbone.parameters())
+        assert trained is not network.maps.frozen
         assert not any(p.requires_grad for p in backbone.parameters())
 
 
@@ -223,9 +223,12 @@ EXAMPLES = Path("/usr/share/doc/labelme-examples/examples/semantic_segmentation/
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["own", "mmseg"])
 @pytest.mark.parametrize("head", ["linear", "upernet"])
-def test_photographs_with_masks(tmp_path, head):
+def test_photographs_with_masks(tmp_path, head, engine):
     """A minute or two: three photographs of VOC, where the package labelme-examples is installed."""
+    if engine == "mmseg":
+        pytest.importorskip("mmseg", reason="mmsegmentation is not installed (the extra [mmseg])")
     if not EXAMPLES.is_dir():
         pytest.skip("Debian's package labelme-examples is not installed")
     for split in ("train", "val"):
@@ -233,8 +236,8 @@ def test_photographs_with_masks(tmp_path, head):
         shutil.copytree(EXAMPLES / "SegmentationClassPNG", tmp_path / "masks" / split)
     length, rate = (400, 0.01) if head == "linear" else (150, 0.002)
     settings = {
-        "head": head, "layers": 4, "iterations": length, "batch": 3, "size": 160, "stride": 107, "width": 32,
-        "lr": rate, "layer_decay": 1.0, "warmup": 10,
+        "engine": engine, "head": head, "layers": 4, "iterations": length, "batch": 3, "size": 160, "stride": 107,
+        "width": 32, "lr": rate, "layer_decay": 1.0, "warmup": 10,
     }  # fmt: skip
     backbone = bench.load("demo:efficientnet-lite0")
     assert ran(tmp_path, backbone, **settings).measurements[0].value > 80

@@ -24,7 +24,8 @@ from bench.errors import BenchError
 from bench.progress import Progress
 from bench.protocol import get
 from suites.finetuning.images import TrainingImages, augmentation
-from suites.finetuning.network import FineTuned, set_drop_path
+from suites.finetuning.network import FineTuned
+from suites.training.drop_path import set_drop_path
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = {"finetune.epochs": 2, "finetune.batch": 8, "finetune.least_area": 0.9}
@@ -174,7 +175,7 @@ def test_the_mean_pool_is_the_published_forward_pass():
 
 def test_drop_path_rises_from_the_first_block_to_the_last():
     network = timm.create_model("test_vit", num_classes=0)
-    set_drop_path(network, 0.4, "test_vit")
+    set_drop_path(network, 0.4, "test_vit", "finetune.drop_path")
     last = len(network.blocks) - 1
     for number, block in enumerate(network.blocks):
         expected = 0.4 * number / last
@@ -184,7 +185,7 @@ def test_drop_path_rises_from_the_first_block_to_the_last():
     theirs = timm.create_model("test_vit", num_classes=0, drop_path_rate=0.4)
     assert ours == pytest.approx([getattr(b.drop_path1, "drop_prob", 0.0) for b in theirs.blocks])
     with pytest.raises(BenchError, match="no stochastic depth"):
-        set_drop_path(torch.nn.Linear(2, 2), 0.1, "plain")
+        set_drop_path(torch.nn.Linear(2, 2), 0.1, "plain", "finetune.drop_path")
 
 
 @pytest.mark.parametrize("protocol", ["mae-b", "ibot-b"])

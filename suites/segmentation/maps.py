@@ -1,0 +1,147 @@
+"""The maps of a backbone that segmentation heads read: its last ones, frozen, or four that are trained."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.backbone import Backbone
+from bench.errors import BenchError
+
+
+class Maps(nn.Module):
+    """``forward(images [B, 3, H, W])`` gives a list of [B, C_i, ~H/s_i, ~W/s_i], finest first.
+
+    Images are padded with zeros (the mean colour) to multiples of ``multiple``, so maps may cover more than the image.
+    """
+
+    channels: list[int]
+    strides: list[float]
+    multiple: int
+
+    def __init__(self, backbone: Backbone, *, frozen: bool) -> None:
+        super().__init__()
+        if not backbone.card.strides:
+            raise BenchError(f"'{backbone.card.name}' ({backbone.card.architecture}) has no maps to segment with")
+        self.frozen = frozen
+        # A network that is trained is a copy: the caller's stays as the checkpoint has it.
+        self.backbone = backbone if frozen else copy.deepcopy(backbone).requires_grad_(True)
+        self.multiple = max(backbone.card.strides)
+        self.rescale: nn.ModuleList | None = None
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The network itself, whose layers are counted."""
+        found: nn.Module = getattr(self.backbone, "network", self.backbone)
+        return found
+
+    def train(self, mode: bool = True) -> Maps:
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        padding = [(-side) % self.multiple for side in (images.shape[3], images.shape[2])]
+        if any(padding):
+            images = F.pad(images, [0, padding[0], 0, padding[1]])
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            maps = self._read(images)
+        return maps if self.rescale is None else [scale(m) for scale, m in zip(self.rescale, maps, strict=True)]
+
+    def _read(self, images: Tensor) -> list[Tensor]:
+        raise NotImplementedError
+
+
+class LastMaps(Maps):
+    """The frozen last ``layers``: of a plain transformer, the patch tokens of its last blocks through the final norm;
+    of any other network, maps of its pyramid."""
+
+    def __init__(self, backbone: Backbone, layers: int) -> None:
+        super().__init__(backbone, frozen=True)
+        card = backbone.card
+        available = backbone.depth or len(card.channels)
+        if layers > available:
+            raise BenchError(f"'{card.name}' has {available} maps to read, and ade20k.layers asks for {layers}")
+        self.layers = layers
+        self.channels = [card.channels[-1]] * layers if backbone.depth else list(card.channels[-layers:])
+        self.strides = [float(s) for s in ([card.strides[-1]] * layers if backbone.depth else card.strides[-layers:])]
+
+    def _read(self, images: Tensor) -> list[Tensor]:
+        depth = self.backbone.depth
+        if depth:
+            return _tokens(self.backbone, images, list(range(depth - self.layers, depth)), norm=True)
+        return self.backbone.pyramid(images)[-self.layers :]
+
+
+class FourMaps(Maps):
+    """Four maps for UperNet, trained. Of a plain transformer those of four blocks at even distances, scaled by 4, 2, 1
+    and 1/2 with transposed convolutions and pooling as BEiT does; of any other network the four coarsest of its
+    pyramid."""
+
+    def __init__(self, backbone: Backbone, *, even: bool = False) -> None:
+        """``even``: the map of half the patches' size has to cover them all, so their number is even."""
+        super().__init__(backbone, frozen=False)
+        card = backbone.card
+        if backbone.depth:
+            patch = card.strides[-1]
+            self.channels = [card.channels[-1]] * 4
+            self.rescale = _rescaling(self.channels[0])
+            self.strides = [patch / 4, patch / 2, patch, patch * 2]
+            self.multiple = 2 * patch if even else patch
+        else:
+            if len(card.channels) < 4:
+                raise BenchError(
+                    f"'{card.name}' has {len(card.channels)} maps, and UperNet reads four: use ade20k/linear"
+                )
+            self.channels = list(card.channels[-4:])
+            self.strides = [float(s) for s in card.strides[-4:]]
+
+    def _read(self, images: Tensor) -> list[Tensor]:
+        if self.rescale is None:
+            return self.backbone.pyramid(images)[-4:]
+        depth = self.backbone.depth
+        numbers = [max(0, depth * quarter // 4 - 1) for quarter in (1, 2, 3, 4)]
+        return _tokens(self.backbone, images, numbers, norm=False)
+
+
+def beside(maps: list[Tensor]) -> Tensor:
+    """The maps scaled to the first one and put side by side (mmsegmentation's ``resize_concat``)."""
+    finest = maps[0].shape[2:]
+    same = [F.interpolate(m, finest, mode="bilinear", align_corners=False) if m.shape[2:] != finest else m
+            for m in maps]  # fmt: skip
+    return torch.cat(same, dim=1)
+
+
+def _tokens(backbone: Backbone, images: Tensor, numbers: list[int], *, norm: bool) -> list[Tensor]:
+    """Patch tokens [B, D, h, w] of the blocks ``numbers`` (0 the first)."""
+    depth, stride = backbone.depth, backbone.card.strides[-1]
+    shape = (images.shape[2] // stride, images.shape[3] // stride)
+    read = backbone.blocks(images, n=depth - min(numbers), norm=norm)
+    found = []
+    for number in numbers:
+        tokens = read[number - min(numbers)][0]
+        if tokens.shape[1] != shape[0] * shape[1]:
+            raise BenchError(
+                f"'{backbone.card.name}' gives {tokens.shape[1]} tokens for {shape[0]}x{shape[1]} patches: "
+                f"it cannot be read as a map"
+            )
+        found.append(tokens.transpose(1, 2).reshape(len(tokens), -1, *shape))
+    return found
+
+
+def _rescaling(width: int) -> nn.ModuleList:
+    return nn.ModuleList(
+        [
+            nn.Sequential(
+                nn.ConvTranspose2d(width, width, 2, 2), nn.BatchNorm2d(width), nn.GELU(),
+                nn.ConvTranspose2d(width, width, 2, 2),
+            ),
+            nn.ConvTranspose2d(width, width, 2, 2),
+            nn.Identity(),
+            nn.MaxPool2d(2),
+        ]
+    )  # fmt: skip
