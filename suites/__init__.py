@@ -23,6 +23,10 @@ TABLE = {
     "agreement": Entry("suites.agreement:Agreement", "whether a student predicts what its teacher predicts"),
     "compression": Entry("suites.compression:Compression", "accuracy kept, size, FLOPs and time saved by a student"),
     "similarity": Entry("suites.similarity:Similarity", "how alike student and teacher represent the same samples"),
+    "attention": Entry(
+        "suites.attention:Attention", "where student and teacher look: class token's attention, last block"
+    ),
+    "gradcam": Entry("suites.gradcam:GradCAMAgreement", "where student and teacher find a class: Grad-CAM, last map"),
     "layers": Entry("suites.layer_map:LayerMap", "every layer of the student against every layer of its teacher"),
     "logits": Entry("suites.logit_suite:LogitStructure", "class structure of the logits, student against teacher"),
     "ade20k": Entry("suites.ade20k:ADE20K", "semantic segmentation: a linear head on frozen maps, or UperNet"),

@@ -14,7 +14,7 @@ from bench.options import Allowed, count
 from bench.registry import resolve
 from bench.suite import Needs, Outcomes, OverSets, engine_of
 from suites import cost
-from suites.pairing import described, networks_of
+from suites.pairing import Network, described, networks_of
 
 if TYPE_CHECKING:
     import torch
@@ -154,7 +154,7 @@ def _savings(task: Task, student: Backbone, teacher: Backbone, *, headline: bool
         _Side.of(student, task.card, device, task.seed), _Side.of(teacher, task.teacher_card, device, task.seed)
     ]  # fmt: skip
     images = {"image": sides[0].size, "teacher_image": sides[1].size}
-    label = f"{task.teacher_card.name}#{task.teacher_card.weight_digest.removeprefix('sha256:')[:8]}"
+    label = Network(task.teacher_card, {}).label
     where = {"device": cost.device_name(device), **({"threads": torch.get_num_threads()} if _on_cpu(device) else {})}
     feature = {"tokens": "none"}
     synthetic = cost.on_random_images(task, sides[0].shape)

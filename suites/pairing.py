@@ -141,7 +141,8 @@ def knows(label_set: str | None, dataset: str) -> bool:
 
     if label_set is None:
         return False
-    return plain(dataset) in {plain(label_set)} | LABEL_SETS.get(label_set, set())
+    # A part of a data set (``--limit``) has the classes of the whole.
+    return plain(dataset.partition("[")[0]) in {plain(label_set)} | LABEL_SETS.get(label_set, set())
 
 
 def _own(task: Task, networks: Mapping[str, Network], splits: list[str], classes: np.ndarray) -> Logits:

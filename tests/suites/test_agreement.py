@@ -261,5 +261,6 @@ def test_label_sets() -> None:
     assert knows("imagenet-1k", "imagenet")
     assert knows("cifar100", "CIFAR-100")
     assert knows("fashion-mnist", "demo")
+    assert knows("fashion-mnist", "demo[40 of 1000]"), "a part has the classes of the whole"
     assert not knows("imagenet-1k", "cifar100")
     assert not knows(None, "imagenet")
