@@ -5,19 +5,17 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from adapters import networks
 from adapters.networks.network import Network
 from adapters.timm_backbone import classifier_names as timm_classifier
 from adapters.timm_backbone import create
+from adapters.unfilled import without_random_init
 from bench.errors import BenchError
 
 
@@ -158,28 +156,3 @@ def _outline(architecture: Architecture) -> Outline:
         stateful = tensor.is_floating_point() and not name.endswith("relative_coords_table")
         (needed if stateful and not name.startswith(heads) else optional)[name] = tensor.shape
     return Outline(needed, optional, classifier)
-
-
-class _NoRandomInit(TorchFunctionMode):
-    """Random initialisation takes seconds in large networks, and every value is overwritten."""
-
-    _SKIPPED = frozenset((Tensor.normal_, Tensor.uniform_, Tensor.erfinv_))
-    _KEPT = frozenset(("constant_", "ones_", "zeros_"))
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        initialiser = getattr(func, "__module__", None) == "torch.nn.init" and func.__name__ not in self._KEPT
-        if initialiser or func in self._SKIPPED:
-            tensor: Tensor = args[0] if args else kwargs["tensor"]
-            if initialiser:
-                return tensor
-            # Zeros, not whatever the memory held: torch's truncated normal draws until all values are within bounds.
-            with torch.no_grad():
-                return tensor.zero_()
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def without_random_init() -> Iterator[None]:
-    """Build networks quickly; only for those whose every tensor is then filled."""
-    with _NoRandomInit():
-        yield

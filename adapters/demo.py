@@ -14,10 +14,10 @@ from typing import NamedTuple
 import torch
 
 from adapters import resolution, trio_models
-from adapters.architecture import without_random_init
 from adapters.inorder import in_order
 from adapters.options import refuse
 from adapters.timm_backbone import TimmBackbone, backbone_tensors, create
+from adapters.unfilled import without_random_init
 from bench.backbone import Backbone
 from bench.card import Card, Coverage, Transform
 from bench.errors import BenchError

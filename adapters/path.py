@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from adapters import positions, reader
-from adapters.architecture import without_random_init
 from adapters.huggingface import refined
 from adapters.layout import CIFAR10, CIFAR100, Layout
 from adapters.layouts import recognise
@@ -17,6 +16,7 @@ from adapters.matching import Match, match
 from adapters.network_backbone import NetworkBackbone
 from adapters.networks.network import Network
 from adapters.timm_backbone import Feature, TimmBackbone, traits, transform_of
+from adapters.unfilled import without_random_init
 from adapters.weightsets import WeightSet, weight_sets
 from bench.backbone import Backbone
 from bench.card import Card, Coverage, Transform

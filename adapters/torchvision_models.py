@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from adapters import resolution
-from adapters.architecture import without_random_init
 from adapters.dialects import readings
 from adapters.network import offline
 from adapters.options import refuse
 from adapters.timm_backbone import TimmBackbone, backbone_tensors, create
 from adapters.torchvision_backbone import TorchvisionBackbone, classifier_name
+from adapters.unfilled import without_random_init
 from bench.backbone import Backbone
 from bench.card import Card, Coverage, Transform
 from bench.errors import BenchError

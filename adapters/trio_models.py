@@ -36,7 +36,7 @@ def _teacher() -> Backbone:
     from safetensors.torch import load_file
     from torch import nn
 
-    from bench.api import load as load_model
+    from bench.loading import load as load_model
 
     encoder = load_model(ENCODER)
     assert isinstance(encoder, TimmBackbone)

@@ -12,14 +12,14 @@ from bench._version import __version__
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.api import load as load
     from bench.api import run as run
     from bench.live import wrap as wrap
+    from bench.loading import load as load
 
 __all__ = ["BenchError", "__version__", "load", "run", "wrap"]
 
 # No module may bear one of these names: importing it would put the module where users expect the function.
-_LAZY = {"load": "bench.api", "run": "bench.api", "wrap": "bench.live"}
+_LAZY = {"load": "bench.loading", "run": "bench.api", "wrap": "bench.live"}
 
 
 def __getattr__(name: str) -> Any:

@@ -101,7 +101,9 @@ def run(
         "--seed": seed, "--precision": precision, "--limit": limit,
     }  # fmt: skip
     with console.result() as out:
-        from bench import api, launchers
+        from bench import api
+        from bench.launchers import Place
+        from bench.launchers.sending import record_of
         from bench.request import Request, parse_pairs
 
         expect = None
@@ -122,8 +124,8 @@ def run(
                 settings=parse_pairs(set_ or [], "--set", "suite.option=value"), seed=seed or 0,
                 precision=precision or "auto", limit=limit, name=name,
             )  # fmt: skip
-        place = launchers.Place(runs, device, batch, workers, trust_checkpoint)
-        record = launchers.record_of(launcher, request, place, _progress(), expect)
+        place = Place(runs, device, batch, workers, trust_checkpoint)
+        record = record_of(launcher, request, place, _progress(), expect)
         if record is None:  # This process only helped another one.
             return
     _show(record, runs, as_json=json, out=out)
@@ -235,7 +237,7 @@ def inspect(
 ) -> None:
     """What a checkpoint holds and how it would be read; evaluates nothing."""
     with console.result() as out:
-        from bench.api import load
+        from bench.loading import load
 
         card = load(model, arch=arch, weights_key=weights_key, trust=trust_checkpoint).card
     if json:

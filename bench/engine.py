@@ -206,7 +206,7 @@ class Engine:
 
     def _load_others(self, items: list[Item]) -> dict[str, Backbone | StoredFeatures]:
         """The further models that suites name in their options, each loaded once, by SPEC."""
-        from bench.api import load
+        from bench.loading import load
 
         specs = dict.fromkeys(spec for item in items for _, spec in item.needs.others)
         with self.timed("load"):

@@ -228,7 +228,7 @@ def carry(
 
     A step whose very plan (weights, samples, protocols, libraries) has a record in ``runs`` is not computed again.
     """
-    from bench.launchers import sent
+    from bench.launchers.sending import sent
 
     todo = [step for step in steps if step.status == "to do"]
     jobs = [

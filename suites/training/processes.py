@@ -52,7 +52,7 @@ def share(job: dict[str, Any], count: int, device: torch.device, name: str) -> N
         try:
             for rank in range(count):
                 with open(folder / f"said-{rank}", "wb") as said:
-                    command = [sys.executable, "-m", "suites.training.processes", place, str(rank), str(count)]
+                    command = [sys.executable, "-m", "suites.training.worker", place, str(rank), str(count)]
                     # A session of their own: Ctrl-C reaches them once, from here. Rank 0 shows the progress.
                     processes.append(
                         subprocess.Popen(
@@ -98,53 +98,3 @@ def _stop(processes: list[subprocess.Popen[bytes]], number: signal.Signals) -> N
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def work(place: str, rank: int, count: int) -> None:
-    """What one of the processes does."""
-    import threading
-
-    import torch.distributed as dist
-
-    from bench.progress import Progress
-    from suites.training.loop import train
-
-    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
-    folder = Path(place)
-    code = 1
-    try:
-        # Our own file, in a folder that only this user can read.
-        job = torch.load(folder / "job.pt", map_location="cpu", weights_only=False)
-        device = torch.device("cuda", rank) if job["device"].startswith("cuda") else torch.device("cpu")
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=count)
-        progress = Progress(quiet=job.pop("quiet") or rank > 0)
-        train(**{**job, "device": device}, progress=progress)
-        dist.barrier()
-        dist.destroy_process_group()
-        code = 0
-    except BenchError as refusal:
-        (folder / f"refusal-{rank}").write_text(str(refusal))
-    except KeyboardInterrupt:
-        code = 130
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # The threads of the group abort an orderly end now and then.
-    os._exit(code)
-
-
-def _follow(parent: int) -> None:
-    # Whoever started us may be killed outright: training on alone would meet the next run at the same checkpoint.
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    work(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -253,7 +253,7 @@ def test_torchvision_architecture(tmp_path: Path) -> None:
 
 def test_building_without_random_values_ends_whatever_the_memory_held():
     """torch's truncated normal draws again while a value is out of bounds; a draw that does nothing would never end."""
-    from adapters.architecture import without_random_init
+    from adapters.unfilled import without_random_init
 
     with without_random_init():
         weight = torch.full((4, 4), float("nan"))

@@ -16,7 +16,7 @@ import pytest
 
 import bench
 from bench import launchers
-from bench.launchers import slurm, torchrun
+from bench.launchers import sending, slurm, torchrun
 from bench.ranks import Ranks, of_torchrun
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,7 +112,7 @@ def test_a_process_of_torchrun_that_was_not_told_is_refused(monkeypatch: pytest.
     assert of_torchrun() == Ranks(1, 2, 1)
     request = Request.of(model="demo:trio-kd", suites=["knn"])
     with pytest.raises(bench.BenchError, match="add --launcher torchrun"):
-        launchers.record_of("local", request, launchers.Place(Path("runs")), Progress(quiet=True))
+        sending.record_of("local", request, launchers.Place(Path("runs")), Progress(quiet=True))
     monkeypatch.setenv("RANK", "one")
     with pytest.raises(bench.BenchError, match="not whole numbers"):
         of_torchrun()
