@@ -314,7 +314,7 @@ def compare(
 
     with console.result() as out:
         comparison = resolve("reports", "compare")(first, second)
-    console.emit(comparison.to_json() if json else comparison.render(), out)
+    console.emit(comparison.to_json() if json else resolve("reports", "compare-text")(comparison), out)
 
 
 @app.command(rich_help_panel="Report")

@@ -83,12 +83,6 @@ class Comparison(BaseModel):
     def to_json(self) -> str:
         return self.model_dump_json(indent=1) + "\n"
 
-    def render(self) -> str:
-        """The comparison as text, 80 columns wide where names allow."""
-        from reports.comparetext import render
-
-        return render(self)
-
 
 def run(first: Path | str, second: Path | str, *, confidence: float = 0.95) -> Comparison:
     """Compare the records in two files; their outcomes are looked for beside them.

@@ -15,6 +15,7 @@ from bench.ledger import Ledger, artifact
 from bench.paired import mcnemar
 from bench.record import Engine, Record
 from reports.compare import Comparison, compare, run
+from reports.comparetext import render
 
 Maker = Callable[..., Record]
 
@@ -102,7 +103,7 @@ def test_partly_comparable_records_tell_both(make: Maker) -> None:
     comparison = compare(first, second)
     assert len(comparison.pairs) == 8
     assert {(i.suite, i.metric) for i in comparison.incomparable} == {("linear", "top1"), ("linear", "mean_per_class")}
-    assert "engine (scikit-learn 1.9.1 against torch 2)" in comparison.render()
+    assert "engine (scikit-learn 1.9.1 against torch 2)" in render(comparison)
     assert all(p.method == "unpaired" for p in comparison.pairs), "no ledger, nothing to pair"
 
 
@@ -149,7 +150,7 @@ def test_output_forms(make: Maker, tmp_path: Path) -> None:
     comparison = run(*both(make, tmp_path))
     document = json.loads(comparison.to_json())
     assert Comparison.model_validate(document) == comparison
-    text = comparison.render()
+    text = render(comparison)
     assert "net-b minus net-a" in text
     assert f"{headline(comparison).difference:+.2f}" in text
     assert "samples gained" in text
