@@ -19,7 +19,7 @@ SHOWN = 12
 
 
 def render(comparison: Comparison) -> str:
-    """Text of the terminal: the table, then for every headline which samples and classes moved, then what was not compared."""
+    """The table, then for every headline which samples and classes moved, then what was not compared; ends in a newline."""
     stream = io.StringIO()
     console = Console(file=stream, width=100, highlight=False)
     console.print(Text(f"{clean(comparison.second_name)} minus {clean(comparison.first_name)}"))
