@@ -45,7 +45,7 @@ def refined(layout: Layout, folder: Path) -> Layout:
         refinement["method"] = method
     stating = folder / "preprocessor_config.json"
     try:
-        transform = _transform(_json(stating))
+        transform = transform_beside(stating)
     except (ValueError, TypeError, OverflowError) as error:
         first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise BenchError(f"{stating} states an input transform that cannot be: {first}") from None
@@ -57,7 +57,16 @@ def refined(layout: Layout, folder: Path) -> Layout:
     return replace(layout, **refinement)
 
 
-def _transform(config: dict[str, Any]) -> Transform | None:
+def transform_beside(stating: Path) -> Transform | None:
+    """The transform that a ``preprocessor_config.json`` states, None where there is no such file or it states none."""
+    return transform_of(_json(stating))
+
+
+def transform_of(config: dict[str, Any]) -> Transform | None:
+    """The transform that the content of a ``preprocessor_config.json`` states, None where it states none.
+
+    Raises ValueError, TypeError or OverflowError for values that no transform can have.
+    """
     if not config.get("do_resize", True) or not isinstance(config.get("image_mean"), list):
         return None
     size, crop = _size(config.get("size")), _size(config.get("crop_size")) if config.get("do_center_crop") else None

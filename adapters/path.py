@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from adapters import positions, reader
+from adapters import positions, reader, sniff
 from adapters.huggingface import refined
 from adapters.layout import CIFAR10, CIFAR100, Layout
 from adapters.layouts import recognise
@@ -29,11 +29,21 @@ _SMALL = 64
 
 def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, trust: bool = False) -> Backbone:
     """The network in a file. Raises `BenchError` when its weights do not fill an architecture (law 1)."""
-    path = at_home(rest)
+    path, choices = at_home(rest), ""
+    if not path.exists() and "?" in rest:
+        start, _, choices = rest.partition("?")
+        path = at_home(start)
     if not path.exists():
         raise BenchError(f"there is no file or folder {path}")
-    if not path.is_dir() and not regular(path).st_size:
-        raise BenchError(f"{path} is empty: it holds no weights")
+    if not path.is_dir():
+        if not regular(path).st_size:
+            raise BenchError(f"{path} is empty: it holds no weights")
+        if sniff.is_onnx(path):
+            from adapters import onnx_model
+
+            return onnx_model.load(path, choices, spec=rest, arch=arch, weights_key=weights_key)
+    if choices:
+        raise BenchError(f"?{choices[:80]} is for ONNX graphs, and {path} is none: leave it out")
     container = reader.read(path, trust=trust)
     sets = weight_sets(container.content)
     layout = refined(recognise(_names(sets, container.content)), path)

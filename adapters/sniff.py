@@ -13,6 +13,7 @@ TORCH_ZIP = "torch zip"
 TORCHSCRIPT = "TorchScript archive"
 NUMPY = "NumPy archive"
 PICKLE = "torch legacy pickle"
+ONNX = "ONNX"
 
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf": "7z"}
 _OTHERS = {b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image", b"%PDF": "a PDF page"}
@@ -63,9 +64,18 @@ def _archive(path: Path) -> str:
     raise BenchError(f"{path} is a zip archive without weights of its own; unpack it and give the weight file inside")
 
 
+def is_onnx(path: Path) -> bool:
+    """Whether a file begins as an ONNX graph does, whatever its name says."""
+    try:
+        with open(path, "rb") as stream:
+            return _onnx(stream.read(512))
+    except OSError:
+        return False
+
+
 def _onnx(head: bytes) -> bool:
-    # ModelProto: field 1 (ir_version, a small number), then producer, graph or opset with their lengths.
-    return len(head) > 8 and head[0] == 8 and 1 <= head[1] <= 32 and head[2] in (0x12, 0x1A, 0x3A, 0x42)
+    # ModelProto: field 1 (ir_version, a small number), then one of the others with its length, in their order.
+    return len(head) > 8 and head[0] == 8 and 1 <= head[1] <= 32 and head[2] in b"\x12\x1a\x22\x28\x32\x3a\x42\x72"
 
 
 def _looks_like(head: bytes, size: int) -> str:
@@ -81,9 +91,7 @@ def _looks_like(head: bytes, size: int) -> str:
         if head.startswith(magic):
             return f"it is {what}"
     if _onnx(head):
-        return (
-            "it is an ONNX graph, whose weights have no layer names to match; give the checkpoint it was exported from"
-        )
+        return "it is an ONNX graph, which is a model of its own and no part of another: give it as --model PATH"
     if head[257:262] == b"ustar":
         return "it is a tar archive; unpack it and give the weight file inside"
     if size >= 10 and head[8:9] == b"{":

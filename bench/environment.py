@@ -11,7 +11,10 @@ from typing import Any
 
 from bench._version import __version__
 
-LIBRARIES = ("torch", "torchvision", "timm", "faiss-gpu", "faiss-cpu", "numpy", "scipy", "scikit-learn", "pillow")
+LIBRARIES = (
+    *("torch", "torchvision", "timm", "faiss-gpu", "faiss-cpu", "numpy", "scipy", "scikit-learn", "pillow"),
+    *("onnxruntime", "open-clip-torch", "transformers"),
+)
 
 
 def libraries() -> dict[str, str]:

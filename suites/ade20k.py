@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from bench.errors import BenchError
 from bench.options import Allowed, count, positive, words
 from bench.suite import Needs, Outcomes
-from suites.annotated import annotated
+from suites.annotated import annotated, refuse_without_maps
 
 if TYPE_CHECKING:
     from bench.card import Card
@@ -47,6 +47,7 @@ class ADE20K:
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         if card.family in ("video", "text"):
             raise BenchError(f"suite 'ade20k' segments images, and '{card.name}' is a {card.family} network")
+        refuse_without_maps("ade20k", card)
         if protocol.settings["stride"] > protocol.settings["size"]:
             raise BenchError("ade20k.stride is larger than ade20k.size: windows would leave pixels out")
         if protocol.settings["engine"] == "mmseg":

@@ -1,4 +1,4 @@
-"""What the dense suites ask of a data set: masks or boxes, and splits that are sound."""
+"""What the dense suites ask: of a network its maps; of a data set masks or boxes, and splits that are sound."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
+    from bench.card import Card
     from bench.suite import Task
+
+
+def refuse_without_maps(suite: str, card: Card) -> None:
+    """Raise `BenchError` for a network whose stages cannot be read, such as a graph that gives features alone."""
+    if not card.strides:
+        raise BenchError(
+            f"suite '{suite}' reads the maps of a network's stages, and '{card.name}' "
+            f"({card.container or card.architecture}) gives none: give a checkpoint of it with its weights"
+        )
 
 
 def annotated(task: Task, method: str, what: str, kinds: str) -> tuple[Any, Any]:

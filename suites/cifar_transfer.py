@@ -79,7 +79,8 @@ def check(sets: list[str], card: Card) -> None:
             )
     if card.family == "module":
         raise BenchError(
-            f"transfer/dcd copies the network, and '{card.name}' is a live module: save a checkpoint of it"
+            f"transfer/dcd copies the network, and '{card.name}' is a {card.container or 'module'}: give a checkpoint "
+            f"of it with its weights"
         )
 
 

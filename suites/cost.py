@@ -56,7 +56,8 @@ class Cost:
         device = torch.device(task.device)
         if not getattr(backbone, "live", False):
             backbone.to(device)
-        device = next((p.device for p in _parameters(backbone)), device)
+        parts = _parameters(backbone)
+        device = parts[0].device if parts else torch.device(getattr(backbone, "device", device))
         shape = image_shape(task.card, task.settings["size"])
         one = torch.randn(1, *shape, generator=torch.Generator().manual_seed(task.seed)).to(device)
         many = one.repeat(task.settings["batch"], *[1] * len(shape))
@@ -68,7 +69,8 @@ class Cost:
         image = {"image": "x".join(map(str, shape[1:]))}
         with forward_mode(device, task.protocol.precision), task.progress.stage("cost", 4, "parts") as stage:
             yield self._counted(task, "parameters", parameter_count(backbone, task.card), image)
-            yield self._counted(task, "gflops", flops(backbone, one) / 1e9, image)
+            if parts:  # torch counts the operations of its own modules alone
+                yield self._counted(task, "gflops", flops(backbone, one) / 1e9, image)
             stage.advance(2)
             yield self._timed(task, "latency_ms", backbone, one, {"batch": 1, **where})
             stage.advance()

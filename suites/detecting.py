@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bench.errors import BenchError
 from bench.options import Allowed, count, positive, words
 from bench.suite import Needs, Outcomes, engine_of
-from suites.annotated import annotated
+from suites.annotated import annotated, refuse_without_maps
 
 if TYPE_CHECKING:
     from bench.card import Card
@@ -44,6 +44,7 @@ class Detecting:
             raise BenchError(
                 f"suite '{self.name}' detects things in images, and '{card.name}' is a {card.family} network"
             )
+        refuse_without_maps(self.name, card)
         return Needs(features=(), backbone=True)
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:

@@ -46,7 +46,8 @@ class FineTune:
         if card.family in ("module", "text", "video", "features"):
             raise BenchError(
                 f"suite 'finetune' trains a copy of an image network, and '{card.name}' is of the family "
-                f"'{card.family}': {'save a checkpoint of it and give that' if card.family == 'module' else 'give one'}"
+                f"'{card.family}' ({card.container or card.architecture}): give "
+                f"{'a checkpoint of it with its weights' if card.family == 'module' else 'one'}"
             )
         pool = protocol.settings["pool"]
         if pool == "mean" and "cls" not in card.dims and card.family != "vit":
