@@ -19,7 +19,7 @@ SHOWN = 12
 
 
 def render(comparison: Comparison) -> str:
-    """The table, then for every headline which samples and classes moved, then what was not compared; ends in a newline."""
+    """The table, then which samples and classes moved under every headline, then what was not compared."""
     stream = io.StringIO()
     console = Console(file=stream, width=100, highlight=False)
     console.print(Text(f"{clean(comparison.second_name)} minus {clean(comparison.first_name)}"))
