@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from bench import console
+from bench import console, interruption
 from bench._version import __version__
 from bench.errors import BenchError
 
@@ -128,6 +128,7 @@ def run(
         record = record_of(launcher, request, place, _progress(), expect)
         if record is None:  # This process only helped another one.
             return
+        interruption.ignore()  # Nothing is left to interrupt: the record is in the ledger.
     _show(record, runs, as_json=json, out=out)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from bench import text
+from bench import interruption, text
 from bench.errors import BenchError
 
 INTERRUPTED = (
@@ -20,14 +20,22 @@ INTERRUPTED = (
 def answer(command: Callable[[], object]) -> NoReturn:
     """Carry out ``command`` and leave with its exit code: 0, or 2 after one sentence on stderr."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    interruption.heed()
+    try:
+        _answer(command)
+    except KeyboardInterrupt:
+        refuse(INTERRUPTED)
+
+
+def _answer(command: Callable[[], object]) -> NoReturn:
     try:
         code = command()
+        interruption.ignore()
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except BenchError as error:
-        refuse(str(error))
-    except KeyboardInterrupt:
-        refuse(INTERRUPTED)
+        # A worker that the same signal ended may have been noticed first.
+        refuse(INTERRUPTED if interruption.came() else str(error))
     except SystemExit as leaving:
         # typer turns Ctrl-C into this code, without a word.
         if leaving.code == 130:
@@ -52,7 +60,7 @@ def answer(command: Callable[[], object]) -> NoReturn:
                 refuse(sentence)
             # No sentence: help was shown, by `exit` or because nothing was asked for.
             sys.exit(0)
-        if type(error).__name__ == "Abort":
+        if type(error).__name__ == "Abort" or interruption.came():
             refuse(INTERRUPTED)
         if os.environ.get("BENCH_DEBUG"):
             raise
@@ -64,6 +72,7 @@ def answer(command: Callable[[], object]) -> NoReturn:
 
 def refuse(sentence: str) -> NoReturn:
     """One sentence on stderr, exit code 2."""
+    interruption.ignore()
     print(f"bench: {text.sentence(sentence)}", file=sys.stderr)
     sys.exit(2)
 

@@ -13,6 +13,7 @@ from bench.card import Card, digest_of
 from bench.errors import BenchError
 from bench.inputs import check_unchanged, inputs_of
 from bench.journal import Journal
+from bench.ledger import Ledger, artifact, as_table, run_id
 from bench.progress import watching
 from bench.reading import NO_DATA, Item, Reading, Source, Timings
 from bench.record import Measurement, Record, now
@@ -94,24 +95,51 @@ class Engine:
             plan = self._plan(items, student.card, guide_card, cards, inputs)
             if reuse and self.runs is not None and (made := self._made_before(plan, student.card)) is not None:
                 return made
+            run = run_id(now(), self._name(student), self.request.seed)
             journal = Journal(self.runs, plan) if self.runs is not None else None
-            measurements: list[Measurement] = []
-            outcomes: dict[str, dict[str, np.ndarray]] = {}
-            for item in items:
-                done = journal.load(item.name) if journal is not None else None
-                if done is None:
-                    data, guide, company = self.reading.read(item, items, student, teacher, others)
-                    folder = journal.folder / item.name if journal is not None else None
-                    done = self._evaluate(item, student, data, teacher, guide, company, folder)
-                    if journal is not None:
-                        journal.save(item.name, *done)
-                else:
-                    self.progress.say(f"{item.name}: taken over from the interrupted run")
-                measurements += done[0]
-                outcomes |= done[1]
-                self.timings[item.name] = done[2]
-            measurements += self._summaries(items, measurements)
-            return self._record(student, teacher, inputs, plan, measurements, outcomes, journal)
+            if journal is not None and self.runs is not None:
+                run = journal.run(self._name(student), run)
+                # Another attempt may have got as far as the record: just now, or before it could tidy up.
+                if (made := Ledger(self.runs).find(run)) is not None:
+                    journal.remove()
+                    return made
+                if reuse and (made := self._made_before(plan, student.card)) is not None:
+                    journal.withdraw(self._name(student))
+                    return made
+            try:
+                measurements, outcomes = self._all(items, student, teacher, others, journal)
+            except BaseException:
+                if journal is not None:
+                    journal.withdraw(self._name(student))
+                raise
+            return self._record(run, student, teacher, inputs, plan, measurements, outcomes, journal)
+
+    def _all(
+        self,
+        items: list[Item],
+        student: Backbone | StoredFeatures,
+        teacher: Backbone | StoredFeatures | None,
+        others: Mapping[str, Backbone | StoredFeatures],
+        journal: Journal | None,
+    ) -> tuple[list[Measurement], dict[str, dict[str, np.ndarray]]]:
+        """Every suite's measurements and outcome tables; each is kept in the journal as it ends."""
+        measurements: list[Measurement] = []
+        outcomes: dict[str, dict[str, np.ndarray]] = {}
+        for item in items:
+            done = journal.load(item.name) if journal is not None else None
+            if done is None:
+                data, guide, company = self.reading.read(item, items, student, teacher, others)
+                folder = journal.folder / item.name if journal is not None else None
+                done = self._evaluate(item, student, data, teacher, guide, company, folder)
+                if journal is not None:
+                    journal.save(item.name, *done)
+            else:
+                self.progress.say(f"{item.name}: taken over from the interrupted run")
+            measurements += done[0]
+            outcomes |= done[1]
+            self.timings[item.name] = done[2]
+        measurements += self._summaries(items, measurements)
+        return measurements, outcomes
 
     def share(self, student: Backbone | StoredFeatures, teacher: Backbone | StoredFeatures | None = None) -> None:
         """Extract what `run` would read, as one of several ranks; evaluate and write nothing but the store."""
@@ -213,6 +241,9 @@ class Engine:
             # A bare weight file says nothing of its network: it is then taken for the student's.
             return {spec: load(spec, self.request.arch if Path(spec).is_file() else None) for spec in specs}
 
+    def _name(self, student: Backbone | StoredFeatures) -> str:
+        return self.request.name or student.card.name
+
     def _plan(
         self, items: list[Item], student: Card, teacher: Card | None, others: list[Card], inputs: dict[str, str]
     ) -> str:
@@ -234,8 +265,6 @@ class Engine:
         )
 
     def _made_before(self, plan: str, student: Card) -> Record | None:
-        from bench.ledger import Ledger
-
         name = self.request.name or student.name
         ledger = Ledger(self.runs or "")
         return next((r for r in ledger.mentioning(plan) if r.environment.get("plan") == plan and r.name == name), None)
@@ -292,8 +321,6 @@ class Engine:
                 last = time.perf_counter()
                 measurements.append(measurement.model_copy(update=update))
         if self.runs is not None:
-            from bench.ledger import as_table
-
             tables |= {f"{item.name}-{name}": as_table(content) for name, content in task.files.items()}
         if not measurements:
             raise BenchError(f"suite '{item.name}' ({item.card.id}) gave no number on this data")
@@ -301,6 +328,7 @@ class Engine:
 
     def _record(
         self,
+        run: str,
         student: Backbone | StoredFeatures,
         teacher: Backbone | StoredFeatures | None,
         inputs: dict[str, str],
@@ -310,11 +338,7 @@ class Engine:
         journal: Journal | None,
     ) -> Record:
         from bench.environment import environment, peak_memory_mb
-        from bench.ledger import Ledger, artifact, run_id
 
-        created = now()
-        name = self.request.name or student.card.name
-        run = run_id(created, name, self.request.seed)
         for index, measurement in enumerate(measurements):
             if measurement.outcomes is not None:
                 path = artifact(run, measurement.outcomes)
@@ -322,9 +346,9 @@ class Engine:
         device = str(self.device)
         record = Record(
             run=run,
-            name=name,
+            name=self._name(student),
             seed=self.request.seed,
-            created=created,
+            created=now(),
             request=self.request.anywhere().model_dump(mode="json"),
             model=student.card,
             teacher=teacher.card if teacher is not None else None,
@@ -338,10 +362,16 @@ class Engine:
             },
             timings={**self.timings, "total": time.perf_counter() - self._started},
         )
-        if self.runs is not None:
-            Ledger(self.runs).add(record, outcomes)
-        if journal is not None:
-            journal.remove()
+        if self.runs is not None and journal is not None:
+            ledger = Ledger(self.runs)
+            with journal.ending():
+                # Another process that was asked for the same at the same time may have been first.
+                made = ledger.find(run)
+                if made is None:
+                    ledger.discard(run)
+                    ledger.add(record, outcomes)
+                journal.remove()
+            return made or record
         return record
 
 

@@ -15,6 +15,8 @@ from bench.errors import BenchError
 
 TEMPORARY = ".partial-"
 """Prefix of unfinished files: readers skip them, `bench clean` removes the stale ones."""
+TRIES = 20
+"""Times that a file is written anew because its folder went away meanwhile."""
 
 
 def at_home(path: str | Path) -> Path:
@@ -46,6 +48,19 @@ def write_atomically(
         # The file is put in the place of what was there, which must not be a device: /dev/null would be gone.
         with contextlib.suppress(OSError):
             regular(path)
+    for left in reversed(range(TRIES)):
+        try:
+            return _write(path, content, exclusive=exclusive, durable=durable)
+        except FileNotFoundError as error:
+            # Another process removed the folder between two of our steps: it is made again.
+            if not left:
+                raise refusal(error, path) from error
+        except OSError as error:
+            raise refusal(error, path) from error
+    raise AssertionError
+
+
+def _write(path: Path, content: bytes | Callable[[BinaryIO], object], *, exclusive: bool, durable: bool) -> bool:
     temporary = path.with_name(f"{TEMPORARY}{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,10 +82,8 @@ def write_atomically(
         if durable:
             _sync_folder(path.parent)
         return True
-    except OSError as error:
-        raise refusal(error, path) from error
     finally:
-        # When the folder itself is what failed, there is nothing to remove, and the refusal above must stand.
+        # When the folder itself is what failed, there is nothing to remove, and the error above must stand.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ import hashlib
 import io
 import re
 import secrets
+import shutil
 import unicodedata
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
@@ -64,6 +65,19 @@ class Ledger:
         if not write_atomically(target, record.to_json().encode(), exclusive=True):
             raise BenchError(f"{target} is there already: a ledger is never edited, start a new run")
         return target
+
+    def find(self, run: str) -> Record | None:
+        """The record of ``run``; None when there is none, or none that can be read."""
+        try:
+            return self._read_inside(self.folder / f"{run}.json") if is_safe(run) else None
+        except BenchError:
+            return None
+
+    def discard(self, run: str) -> None:
+        """Remove the artifacts that an attempt without a record left; nothing is touched when there is a record."""
+        if is_safe(run) and not (self.folder / f"{run}.json").exists():
+            folder = self._inside(f"{ARTIFACTS}/{run}")
+            shutil.rmtree(folder, ignore_errors=True)
 
     def paths(self) -> list[Path]:
         """The record files, oldest run first; hidden and unfinished files are not records."""
@@ -161,6 +175,11 @@ def read(path: Path | str) -> Record:
     except OSError as error:
         raise BenchError(f"the record {path} cannot be read: {error.strerror or error}") from None
     return parse(content, str(path))
+
+
+def is_safe(run: str) -> bool:
+    """Whether a run's id can be a file's name."""
+    return _SAFE.fullmatch(run) is not None
 
 
 def artifact(run: str, name: str) -> str:

@@ -1,5 +1,8 @@
 """Journal: what a killed run had finished, whole or not at all."""
 
+import threading
+import time
+
 import numpy as np
 
 from bench.journal import FOLDER, Journal
@@ -44,3 +47,51 @@ def test_remove_leaves_other_runs_alone(tmp_path):
     assert second.load("knn") is not None
     second.remove()
     assert not (tmp_path / FOLDER).exists()
+
+
+def test_a_run_keeps_its_id_until_its_record_is_written(tmp_path):
+    journal = Journal(tmp_path, "a" * 64)
+    assert journal.run("net", "first") == "first"
+    assert Journal(tmp_path, "a" * 64).run("net", "second") == "first"
+    assert journal.run("another name", "other") == "other"
+    assert Journal(tmp_path, "b" * 64).run("net", "elsewhere") == "elsewhere"
+    journal.remove()
+    assert Journal(tmp_path, "a" * 64).run("net", "third") == "third"
+
+
+def test_an_id_that_is_no_file_name_is_not_taken_over(tmp_path):
+    journal = Journal(tmp_path, "a" * 64)
+    journal.run("net", "first")
+    (path,) = journal.folder.glob("*.run")
+    path.write_text("../../elsewhere")
+    assert journal.run("net", "second") == "second"
+
+
+def test_a_run_that_finished_nothing_leaves_nothing(tmp_path):
+    journal = Journal(tmp_path, "a" * 64)
+    journal.run("net", "first")
+    journal.withdraw("net")
+    assert not (tmp_path / FOLDER).exists()
+    journal.run("net", "second")
+    journal.save("knn", [measurement()], {}, 0.0)
+    journal.withdraw("net")
+    assert journal.run("net", "third") == "second"
+
+
+def test_one_process_at_a_time_ends_a_run(tmp_path):
+    journal = Journal(tmp_path, "a" * 64)
+    journal.run("net", "first")
+    order = []
+
+    def end(number: int) -> None:
+        with Journal(tmp_path, "a" * 64).ending():
+            order.append(("in", number))
+            time.sleep(0.1)
+            order.append(("out", number))
+
+    threads = [threading.Thread(target=end, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert [word for word, _ in order] == ["in", "out"] * 3

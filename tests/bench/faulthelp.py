@@ -1,0 +1,300 @@
+"""Runs of the command line as processes of their own, a fault put into them, and what is left held to a calm run.
+
+The processes are forked from a server that has imported what is heavy and computed nothing: real processes, killed by
+real signals, that start in no time.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial, wraps
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = "demo:trio-kd"
+RUN = ["run", "--model", MODEL, "--suite", "knn,linear", "--data", "demo", "--limit", "100", "--batch", "8"]
+FEW = ["--set", "linear.points=3", "--set", "knn.k=5,20"]
+SWEEP = """
+suites: [knn, linear]
+data: demo
+limit: 100
+set: {linear.points: 3, knn.k: [5, 20]}
+models: [demo:trio-kd, {model: demo:trio-kd, name: again, seed: 1}]
+"""
+
+STAGES = {
+    "the data are opened": "bench.data.opening:open_data",
+    "the model is loaded": "bench.api:load",
+    "the run is begun": "bench.journal:Journal.run",
+    "stored features are checked": "bench.store:FeatureStore.verify",
+    "images are forwarded": "bench.filling:Filling._forward",
+    "a shard is written": "bench.shards:write_atomically",
+    "a shard is in its place": "bench.store:FeatureStore.release",
+    "features are read": "bench.storedset:StoredFeatureSet.array",
+    "a suite begins": "bench.engine:Engine._evaluate",
+    "a finished suite is kept": "bench.journal:Journal.save",
+    "outcomes are written": "bench.ledger:write_atomically",
+    "the record is written": "bench.record:Record.to_json",
+    "the record is in its place": "bench.journal:Journal.remove",
+    "the last marks are removed": "bench.journal:shutil.rmtree",
+}
+"""What a run is about to do -> the function that does it."""
+
+COUNTS = {"tries": 0, "restarts": 0, "records lost": 0, "records doubled": 0}
+"""Of all the faults of this session; shown at its end."""
+
+Fault = Callable[[], None]
+"""What a process does to itself before it begins; it must be importable and its arguments picklable."""
+
+
+@dataclass
+class Ended:
+    """How a process ended."""
+
+    code: int
+    out: str
+    error: str
+
+    def sentence(self) -> str:
+        """The one sentence of a refusal."""
+        assert self.code == 2, (self.code, self.error)
+        assert self.out == "", self.out
+        assert "Traceback" not in self.error, self.error
+        assert "a defect in bench" not in self.error, self.error
+        last = self.error.strip().splitlines()[-1]
+        assert last.startswith("bench: "), self.error
+        return last
+
+
+class Run:
+    """One command of bench in a process, and a session, of its own."""
+
+    def __init__(self, folder: Path, args: Sequence[str], fault: Fault | None = None, **variables: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        number = len(list(folder.glob("out*")))
+        self._said = folder / f"out{number}", folder / f"error{number}"
+        for path in self._said:
+            path.touch()
+        variables = {"BENCH_CACHE": str(folder / "cache"), "BENCH_OFFLINE": "1", "COLUMNS": "200", **variables}
+        self.process = _context().Process(target=_carry_out, args=(list(args), variables, *self._said, fault))
+        self.process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def send(self, number: int) -> None:
+        """To the whole session, as a terminal and a job scheduler do."""
+        # Before the process has a session of its own, its group is the server's.
+        alive = self.process.is_alive()
+        try:
+            os.killpg(self.pid, number) if alive and os.getpgid(self.pid) == self.pid else os.kill(self.pid, number)
+        except ProcessLookupError:
+            return
+
+    def ended(self, seconds: float = 120) -> Ended:
+        self.process.join(seconds)
+        if self.process.is_alive():
+            self.send(signal.SIGKILL)
+            raise AssertionError(f"it hangs: {self._said[1].read_text()}")
+        assert self.process.exitcode is not None
+        return Ended(self.process.exitcode, *(path.read_text(errors="replace") for path in self._said))
+
+
+def run(folder: Path, args: Sequence[str], fault: Fault | None = None, **variables: str) -> Ended:
+    """A command from its start to its end."""
+    return Run(folder, args, fault, **variables).ended()
+
+
+def evaluation(runs: Path, *more: str) -> list[str]:
+    """The small evaluation that most faults fall into."""
+    return [*RUN, *FEW, "--runs", str(runs), *(more or ("--workers", "0"))]
+
+
+def measured(runs: Path) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """(name, seed) -> its records without what may differ between two runs, their outcomes read in.
+
+    Every record, and every file beside it, is checked: nothing half, nothing that belongs to no record.
+    """
+    from bench.ledger import Ledger
+
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    if not runs.is_dir():
+        return found
+    assert Ledger(runs).check() == []
+    for path in runs.glob("*.json"):
+        record = json.loads(path.read_text())
+        for key in ("run", "created", "timings", "artifacts"):
+            record.pop(key, None)
+        # What this process did itself: a resumed run forwards fewer images.
+        for key in ("peak_memory_mb", "images_forwarded"):
+            record["environment"].pop(key)
+        for measurement in record["measurements"]:
+            measurement.pop("seconds")
+            with np.load(runs / measurement.pop("outcomes")) as table:
+                measurement["outcomes"] = {name: table[name].tobytes() for name in table.files}
+        found.setdefault((record["name"], record["seed"]), []).append(record)
+    return found
+
+
+def hold(runs: Path, calm: Path, restarts: int = 0, tries: int = 1) -> None:
+    """The ledger is, but for timings, that of a calm run; counted."""
+    expected, found = measured(calm), measured(runs)
+    lost = sum(key not in found for key in expected)
+    doubled = sum(len(records) - 1 for records in found.values())
+    for name, count in (("tries", tries), ("restarts", restarts), ("records lost", lost), ("records doubled", doubled)):
+        COUNTS[name] += count
+    assert (lost, doubled) == (0, 0)
+    assert found == expected
+    folders = {path.name for path in (runs / "artifacts").iterdir()}
+    assert folders == {path.stem for path in runs.glob("*.json")}, "outcomes without a record"
+    left = [str(path) for path in (runs / ".unfinished").rglob("*")] + [str(path) for path in runs.glob(".partial-*")]
+    assert not left
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+def at(where: str, act: Callable[[], object], nth: int = 1, *, worker: bool = False) -> None:
+    """Do ``act`` when ``where`` (module:name) is called for the ``nth`` time, in a forked worker where so asked."""
+    module, _, name = where.partition(":")
+    owner: Any = import_module(module)
+    *path, last = name.split(".")
+    for part in path:
+        owner = getattr(owner, part)
+    original = getattr(owner, last)
+    main, calls = os.getpid(), 0
+
+    @wraps(original)
+    def faulty(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == nth and (os.getpid() != main) == worker:
+            act()
+        return original(*args, **options)
+
+    setattr(owner, last, faulty)
+
+
+def signal_at(stage: str, number: int, nth: int = 1, *, worker: bool = False, session: bool = False) -> Fault:
+    """The process sends itself, or its whole session, a signal when it is about to do what ``stage`` names."""
+    return partial(at, STAGES.get(stage, stage), partial(_send_self, number, session), nth, worker=worker)
+
+
+def _send_self(number: int, session: bool) -> None:
+    os.killpg(os.getpgid(0), number) if session else os.kill(os.getpid(), number)
+
+
+def clock_moved(days: int) -> None:
+    """The machine's clock tells another day than the other machines'."""
+    from datetime import UTC, datetime, timedelta
+
+    real = time.time
+    time.time = lambda: real() + 86_400 * days
+
+    def now() -> str:
+        return (datetime.now(UTC) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    for module in ("bench.record", "bench.engine", "bench.store"):
+        setattr(import_module(module), "now", now)  # noqa: B010
+
+
+def delete_at(stage: str, paths: Sequence[Path], nth: int = 1) -> Fault:
+    """Files vanish when the process is about to do what ``stage`` names."""
+    return partial(at, STAGES[stage], partial(_delete, [str(path) for path in paths]), nth)
+
+
+def _delete(paths: Sequence[str]) -> None:
+    for path in paths:
+        os.unlink(path)
+
+
+def file_size(limit: int) -> None:
+    """No file grows beyond ``limit`` bytes: a quota that needs no root."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """``folder`` cannot be written: by its permissions, or, for root, whom they do not bind, by its mount."""
+    import subprocess
+
+    if os.getuid() != 0:
+        modes = [(path, path.stat().st_mode) for path in (folder, *folder.rglob("*")) if path.is_dir()]
+        for path, mode in modes:
+            path.chmod(mode & ~0o222)
+        try:
+            yield
+        finally:
+            for path, mode in modes:
+                path.chmod(mode)
+        return
+    import pytest
+
+    if subprocess.run(["mount", "--bind", folder, folder], capture_output=True).returncode:
+        pytest.skip("root, whom permissions do not bind, and no mount allowed")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def listen() -> None:
+    """Ctrl-C counts, even where the tests run in the background of a script, which turns it off."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# --- the server -------------------------------------------------------------------------------------------------------
+
+
+def _context() -> Any:
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    if getattr(forkserver._forkserver, "_forkserver_pid", None) is None:  # type: ignore[attr-defined]
+        # One thread each: the tests around are busy too, and pools of threads do not survive a fork.
+        before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "PYTHONPATH")}
+        os.environ["OMP_NUM_THREADS"] = "1"
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+        context.set_forkserver_preload(["faulthelp_preload"])
+        forkserver.ensure_running()
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+    return context
+
+
+def _carry_out(args: list[str], variables: dict[str, str], out: Path, error: Path, fault: Fault | None) -> None:
+    os.setsid()
+    listen()
+    os.environ.update(variables)
+    for path, number in ((out, 1), (error, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    import bench.store
+
+    # Several shards of few images.
+    bench.store.SHARD_LEAST = 16
+    if fault is not None:
+        fault()
+    sys.argv = ["bench", *args]
+    from bench.cli import main
+
+    main()
