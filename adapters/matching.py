@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from adapters import shaped, sketch
+from adapters import shaped, sketch, telltales
 from adapters.adapting import adapted
 from adapters.architecture import Architecture, Outline
 from adapters.dialects import readings
 from adapters.fitting import Fit, fit, prefixes
-from adapters.heads import grouped, is_head_anywhere
 from adapters.layout import PLAIN, Layout
-from adapters.weightsets import WeightSet, answers, label, preference
+from adapters.weightsets import WeightSet, answers, label, preference, shortened
 from bench.errors import BenchError
 
 Shapes = Mapping[str, Sequence[int]]
@@ -39,10 +39,16 @@ class Match(NamedTuple):
     architecture: Architecture
     outline: Outline
     fit: Fit
+    key: str
+    """The way to the weight set inside the container."""
     label: str
     layout: Layout
     spoken: str
     """Layout, dialect and prefix in words."""
+    inferred: bool
+    """Whether the architecture was found from names and shapes."""
+    whole: list[str]
+    """Labels of the weight sets that fill an architecture, this one first."""
     notes: list[str]
 
 
@@ -91,7 +97,10 @@ def match(
 ) -> Match:
     """The weight set and architecture to use. Raises `BenchError` saying what does not fit and what settles it."""
     if not sets:
-        raise BenchError(f"{file} holds no weights (no named tensors, optimiser state left aside)")
+        raise BenchError(
+            f"{file} holds no weights (no named tensors, optimiser state left aside): give the file with the model's "
+            f"state_dict"
+        )
     read = [
         _Reading(weights.key, dialect, tensors, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
         for weights in sets
@@ -100,6 +109,8 @@ def match(
     tries = _with(read, Architecture.parse(arch), layout) if arch is not None else _inferred(read, layout)
     complete = [t for t in tries if t.fit.complete]
     asked = [t for t in complete if weights_key is None or answers(t.label, weights_key)]
+    # A whole label means that set alone, even where others lie inside it.
+    asked = [t for t in asked if t.label == weights_key] or asked
     if weights_key is not None and not asked:
         _refuse_key(file, weights_key, sets, tries, complete)
     if not asked:
@@ -107,6 +118,7 @@ def match(
     best = min(asked, key=lambda t: t.order)
     if weights_key is None:
         _refuse_substitute(file, best, tries, complete)
+        _refuse_equals(file, best, asked)
     if arch is None:
         _refuse_ambiguity(file, best, asked)
     dialect = best.reading.dialect
@@ -117,10 +129,13 @@ def match(
         best.architecture,
         best.architecture.outline(),
         best.fit,
+        best.reading.key,
         best.label,
         layout,
         ", ".join(word for word in words if word),
-        _notes(best, complete, arch),
+        arch is None,
+        list(dict.fromkeys([best.label, *(t.label for t in complete)])),
+        _notes(best, arch),
     )
 
 
@@ -200,17 +215,36 @@ def _equals(best: _Try, asked: Iterable[_Try]) -> list[Architecture]:
     return list(dict.fromkeys(t.architecture for t in same))
 
 
-def _notes(best: _Try, complete: list[_Try], arch: str | None) -> list[str]:
-    notes = []
-    if arch is None:
-        notes.append(f"architecture inferred from names and shapes: {best.architecture}")
-        if shaped.assumes_heads(best.architecture):
-            heads = dict(best.architecture.arguments)["num_heads"]
-            notes.append(f"{heads} heads, of 64, are assumed: shapes do not tell (--arch with num_heads=...)")
-    others = list(dict.fromkeys(t.label or "." for t in complete if t.label != best.label))
-    if others:
-        notes.append(f"other weight sets in the file: {', '.join(others)} (--weights-key)")
-    return notes
+def _refuse_equals(file: str, best: _Try, asked: Iterable[_Try]) -> None:
+    """Several networks in a file, none of which a method's evaluation prefers, are the user's to tell apart."""
+    rivals = [t for t in asked if t.label != best.label and t.rank == best.rank]
+    same = {t.label for t in rivals if _same_tensors(t, best)}
+    if others := dict.fromkeys(t.label for t in rivals if t.label not in same):
+        keys = shortened([best.label, *others])
+        raise BenchError(
+            f"{file} holds {len(keys)} different networks and nothing says which is meant: choose with --weights-key "
+            f"{' or '.join(keys[:6])}"
+        )
+
+
+def _same_tensors(one: _Try, other: _Try) -> bool:
+    """Whether two weight sets are one under two names."""
+    if one.architecture.name != other.architecture.name:
+        return False
+    shared = [name for name in one.fit.mapped if name in other.fit.mapped]
+    return all(
+        mine is yours or torch.equal(mine, yours)
+        for mine, yours in (
+            (one.reading.tensors[one.fit.mapped[n]], other.reading.tensors[other.fit.mapped[n]]) for n in shared
+        )
+    )
+
+
+def _notes(best: _Try, arch: str | None) -> list[str]:
+    if arch is not None or not shaped.assumes_heads(best.architecture):
+        return []
+    heads = dict(best.architecture.arguments)["num_heads"]
+    return [f"{heads} heads, of 64, are assumed: shapes do not tell (--arch with num_heads=...)"]
 
 
 def _spelled(label: str) -> str:
@@ -232,18 +266,25 @@ def _misfit(
     file: str, sets: list[WeightSet], read: list[_Reading], tries: list[_Try], arch: str | None, layout: Layout
 ) -> str:
     """The sentence for weights that fill nothing: counts, first names, and what would fit better."""
+    if hollow := {name: kind for weights in sets for name, kind in weights.hollow.items()}:
+        kinds = " and ".join(dict.fromkeys(hollow.values()))
+        return (
+            f"{file}: {len(hollow)} of its tensors are {kinds} ({_few(list(hollow))}), without the values that a "
+            f"network computes with: save them dense and unquantised"
+        )
     guesses = _inferred(read, layout, likely=0.1, n=6) if arch is not None else tries
     best = min(tries, key=lambda t: t.order) if tries else None
     if best is None or (arch is None and best.fit.filled < 0.5 * best.fit.needed):
-        if all(is_head_anywhere(name) for weights in sets for name in weights.tensors):
-            names = ", ".join(grouped(name for weights in sets for name in weights.tensors)[:4])
-            return f"{file} holds a head alone ({names}) and no backbone: give the backbone's own file"
+        every = [name for weights in sets for name in weights.tensors]
+        if what := telltales.alone(every):
+            return f"{file} {what}"
         largest = max(sets, key=lambda s: len(s.tensors))
         names = ", ".join(list(largest.tensors)[:4])
         where = f"'{largest.key}'" if largest.key else "its top level"
+        remedy = telltales.among(every) or "name it with --arch"
         return (
             f"{file}: no known architecture has tensors like those in {where} ({len(largest.tensors)} of them: "
-            f"{names}, ...): name it with --arch"
+            f"{names}, ...): {remedy}"
         )
     label = f" '{best.label}'" if best.label else ""
     sentence = f"{file}: the weights{label} {_shortfall(best)}"
@@ -255,11 +296,25 @@ def _misfit(
         unnamed = "embed_dim" in dict(found.architecture.arguments)
         wanted = f"'{found.architecture}'" if unnamed else found.architecture.name
         return f"{sentence}; {found.architecture} {share}: use --arch {wanted}"
+    if told := telltales.among([*best.fit.structural, *best.fit.unused]):
+        return f"{sentence}; {told}"
+    if best.fit.missing and (elsewhere := _elsewhere(best)) is not None:
+        return f"{sentence}; the missing ones lie {elsewhere}: one network under two prefixes, save it under one"
     if not best.fit.wrong and not best.fit.structural and best.fit.missing and best.fit.filled:
         blocks = {name.split(".")[1] for name in best.fit.mapped if name.startswith("blocks.")}
         other = f", such as {best.architecture.name}(depth={len(blocks)})" if _block_missing(best) else ""
         return f"{sentence}; the file is incomplete, or of another architecture: name that with --arch{other}"
     return f"{sentence}; name another architecture with --arch, or other weights with --weights-key"
+
+
+def _elsewhere(attempt: _Try) -> str | None:
+    """The one other prefix under which all that is missing lies, if there is one."""
+    own, shapes, missing = attempt.fit.prefix, attempt.reading.shapes, attempt.fit.missing
+    ends = [key.removesuffix(missing[0]) for key in shapes if key.endswith(missing[0])]
+    for prefix in (one for one in ends if one != own and (not one or one.endswith("."))):
+        if all(prefix + name in shapes for name in missing):
+            return f"under '{prefix}'" if prefix else "under no prefix"
+    return None
 
 
 def _block_missing(attempt: _Try) -> bool:

@@ -7,19 +7,20 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from adapters import positions, reader, sniff
+from adapters import positions, reader, sniff, values
 from adapters.huggingface import refined
 from adapters.layout import CIFAR10, CIFAR100, Layout
 from adapters.layouts import recognise
+from adapters.leftover import averages, coverage
 from adapters.lightness import LightnessBackbone
 from adapters.matching import Match, match
 from adapters.network_backbone import NetworkBackbone
 from adapters.networks.network import Network
 from adapters.timm_backbone import Feature, TimmBackbone, traits, transform_of
 from adapters.unfilled import without_random_init
-from adapters.weightsets import WeightSet, weight_sets
+from adapters.weightsets import WeightSet, shortened, weight_sets
 from bench.backbone import Backbone
-from bench.card import Card, Coverage, Transform
+from bench.card import Card, Transform
 from bench.errors import BenchError
 from bench.files import at_home, regular
 from bench.transform import resized
@@ -48,7 +49,7 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
     sets = weight_sets(container.content)
     layout = refined(recognise(_names(sets, container.content)), path)
     chosen = match(sets, arch=arch, weights_key=weights_key, file=str(path), layout=layout)
-    network = _fill(chosen)
+    network = _fill(chosen, str(path))
     card = Card(
         name=path.stem,
         spec=rest,
@@ -62,9 +63,10 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         method=layout.method,
         layout=chosen.spoken,
         weights_key=chosen.label or None,
-        coverage=Coverage(
-            filled=chosen.fit.filled, total=chosen.fit.needed, heads=chosen.fit.heads, unused=chosen.fit.unused
-        ),
+        weight_sets=shortened(chosen.whole),
+        averages=averages(chosen),
+        architecture_from="inferred from names and shapes" if chosen.inferred else "as --arch says",
+        coverage=coverage(chosen),
         hazards=container.hazards,
         notes=[*chosen.notes, *([layout.note] if layout.note else [])],
     )
@@ -103,19 +105,13 @@ def _feature(network: torch.nn.Module, layout: Layout) -> Feature:
     return layout.feature
 
 
-def _fill(chosen: Match) -> torch.nn.Module:
+def _fill(chosen: Match, file: str) -> torch.nn.Module:
     """The network with every needed tensor from the file."""
     tensors: Mapping[str, Tensor] = chosen.tensors
     with without_random_init():
         network = chosen.architecture.build()
-    state = network.state_dict()
-    mapped = {name: tensors[key].to(state[name].dtype) for name, key in chosen.fit.mapped.items()}
-    broken = [name for name, value in mapped.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise BenchError(
-            f"{len(broken)} of the file's tensors have NaN or infinite values ({', '.join(broken[:3])}): the training "
-            f"diverged or the file is damaged"
-        )
+    mapped = {name: tensors[key] for name, key in chosen.fit.mapped.items()}
+    mapped = values.converted(mapped, network.state_dict(), file)
     result = network.load_state_dict(mapped, strict=False)
     # Only counters and tables that the architecture computes itself may keep the values they were made with.
     unfilled = [name for name in result.missing_keys if name in chosen.outline.needed]
@@ -128,6 +124,10 @@ def _fill(chosen: Match) -> torch.nn.Module:
     ]
     if unfilled or result.unexpected_keys:
         raise BenchError(f"{', '.join(unfilled[:4])} would keep random values: this architecture cannot be used")
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name not in mapped:
+                parameter.zero_()  # a classifier that is not used, but part of the weight digest
     return network
 
 

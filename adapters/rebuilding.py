@@ -78,6 +78,15 @@ def _first(value: Any, *_: Any) -> Any:
     return value
 
 
+def _from_array(array: Any, dtype: Any = None, *_: Any) -> Tensor:
+    import numpy as np
+    import torch
+
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or not isinstance(dtype, torch.dtype):
+        raise pickle.UnpicklingError("a tensor of it is described wrongly")
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="))).to(dtype)
+
+
 def _from_type(function: Any, _kind: Any, arguments: Any, _state: Any) -> Any:
     if function not in (tensor, _untyped, _first) or not isinstance(arguments, tuple):
         raise pickle.UnpicklingError("a tensor subclass of it is rebuilt by unknown code")
@@ -192,6 +201,9 @@ KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_parameter"): _first,
     ("torch._utils", "_rebuild_parameter_with_state"): _first,
     ("torch._tensor", "_rebuild_from_type_v2"): _from_type,
+    # A TPU's tensor is an array, any other foreign device's a tensor of the CPU.
+    ("torch._utils", "_rebuild_device_tensor_from_numpy"): _from_array,
+    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _first,
     ("torch.nn.parameter", "Parameter"): _first,
     ("torch", "Tensor"): _first,
     ("torch.serialization", "_get_layout"): _text,

@@ -77,6 +77,8 @@ def _storage_of(pid: tuple[Any, ...]) -> tuple[Any, str, int]:
     import torch
 
     dtype, key, count = pid[1], pid[2], pid[4]
+    if isinstance(dtype, Opaque) and dtype.name.startswith("Q"):
+        raise Refused(f"its tensors are quantised ({dtype.name[:40]}), give the weights before that")
     if not isinstance(dtype, torch.dtype) or not isinstance(key, str) or type(count) is not int or count < 0:
         raise Refused("a tensor storage of it is described wrongly")
     return dtype, key, count

@@ -67,6 +67,8 @@ class Coverage(BaseModel):
     """Left-over names in the checkpoint that are known heads, grouped as ``head.*``."""
     unused: list[Printable] = Field(default_factory=list)
     """Left-over names that are not known heads, each named."""
+    kinds: dict[Printable, str] = Field(default_factory=dict)
+    """What left-over names of both lists are: ``head.*`` -> ``projection head``; names that nobody knows are absent."""
 
 
 class Card(BaseModel):
@@ -102,6 +104,12 @@ class Card(BaseModel):
     """Layout found inside: ``plain``, ``DINO, prefix backbone.``..."""
     weights_key: Printable | None = None
     """Which weight set of the container was read."""
+    weight_sets: list[Printable] = Field(default_factory=list)
+    """Weight sets of the container that fill a network, as ``weights_key`` takes them, the one read first."""
+    averages: list[Printable] = Field(default_factory=list)
+    """Those of ``weight_sets`` that are a running average of other weights."""
+    architecture_from: str | None = None
+    """How the architecture of a file was found: ``inferred from names and shapes`` or ``as --arch says``."""
     coverage: Coverage | None = None
     classes: str | None = None
     """Label set of the network's own classifier (``imagenet-1k``, ``cifar100``...), None when there is none."""
