@@ -270,6 +270,7 @@ def publish(
     runs: Runs = Path("runs"),
     out: Annotated[Path | None, typer.Option(help="Where the pages go.", metavar="DIR")] = None,
     check: Annotated[bool, typer.Option("--check", help="Validate the ledger and write nothing.")] = False,
+    images: Annotated[bool, typer.Option(help="Show the pictures and thumbnails that records keep.")] = True,
 ) -> None:
     """Make the leaderboard from the ledger: one self-contained page, with Markdown and CSV beside it."""
     from bench.ledger import Ledger
@@ -287,7 +288,7 @@ def publish(
     from bench.registry import resolve
 
     with console.result() as stdout:
-        summary = resolve("reports", "site")(runs, out)
+        summary = resolve("reports", "site")(runs, out, images=images)
     console.emit(str(summary), stdout)
 
 

@@ -24,8 +24,8 @@ from bench.files import write_atomically
 from bench.record import Record, parse
 
 ARTIFACTS = "artifacts"
-FILES = (".json", ".png", ".svg")
-"""Endings of artifacts that are files of their own, not tables: stored detections, drawings."""
+FILES = (".json", ".png", ".svg", ".jpg")
+"""Endings of artifacts that are files of their own, not tables: stored detections, drawings, photographs."""
 LARGEST_RECORD = 64 * 2**20
 """Bytes. A record holds cards and numbers; per-sample data are artifacts, so a larger file is a mistake."""
 LARGEST_ARTIFACT = 2 * 2**30
@@ -123,6 +123,13 @@ class Ledger:
         """
         return _unpack(self._content(record, path), self.folder / path, names)
 
+    def file(self, record: Record, path: str, most: int = LARGEST_ARTIFACT) -> bytes:
+        """The content of the artifact ``path`` of ``record``, at most ``most`` bytes, its digest checked.
+
+        Raises `BenchError` as `outcomes` does, and for an artifact that is larger.
+        """
+        return self._content(record, path, most)
+
     def check(self) -> list[str]:
         """One sentence per fault: files that are no records, artifacts missing, damaged or outside the folder."""
         problems: list[str] = []
@@ -137,11 +144,11 @@ class Ledger:
                     problems.append(f"{record.run}: {error}")
         return problems
 
-    def _content(self, record: Record, path: str) -> bytes:
+    def _content(self, record: Record, path: str, most: int = LARGEST_ARTIFACT) -> bytes:
         target = self._inside(path)
         try:
-            if target.stat().st_size > LARGEST_ARTIFACT:
-                raise BenchError(f"the outcomes {target} are larger than {LARGEST_ARTIFACT >> 30} GiB")
+            if target.stat().st_size > most:
+                raise BenchError(f"the outcomes {target} are larger than {most >> 20:,} MiB")
             content = target.read_bytes()
         except OSError as error:
             raise BenchError(f"the outcomes {target} cannot be read: {error.strerror or error}") from None

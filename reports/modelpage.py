@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reports.board import Model
+from reports.reliability import reliability
+from reports.vega import NEAR, Document, quantitative, spec
 from reports.wording import number, provenance, setting_label
 
 if TYPE_CHECKING:
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     Table = Mapping[str, np.ndarray]
     Outcomes = Callable[[str, Measurement], Table | None]
 
-Document = dict[str, Any]
 CLASSES_DRAWN = 100
 """Classes in a chart of classes; with more, the best and the worst half of that many."""
 CONFUSION_DRAWN = 40
@@ -113,6 +114,8 @@ def charts(records: Sequence[Record], outcomes: Outcomes) -> list[Document]:
             if m.headline and m.outcomes is not None and m.outcomes not in drawn:
                 drawn.add(m.outcomes)
                 table = outcomes(run, m)
+                if table is not None and {"confidence", "correct"} <= set(table):
+                    found += reliability(m, table)
                 if table is not None and {"label", "prediction", "correct"} <= set(table):
                     found += _classes(m, table)
                 elif table is not None:
@@ -135,18 +138,6 @@ def _newest(records: Sequence[Record]) -> list[tuple[str, list[Measurement]]]:
     return found
 
 
-def _spec(title: str, text: str, **parts: Any) -> Document:
-    spec = {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", "width": "container", "height": 280}
-    return {"title": title, "text": text, "spec": {**spec, "description": f"{title}. {text}", **parts}}
-
-
-def _q(field: str, title: str, **more: Any) -> Document:
-    return {"field": field, "type": "quantitative", "title": title, **more}
-
-
-_NEAR = {"zero": False}
-
-
 def _sweeps(measurements: Sequence[Measurement]) -> list[Document]:
     """Metrics over k, a line per temperature."""
     groups: dict[tuple[str, str, str], list[Measurement]] = {}
@@ -162,17 +153,18 @@ def _sweeps(measurements: Sequence[Measurement]) -> list[Document]:
              "low": (m.interval or (m.value, m.value))[0], "high": (m.interval or (m.value, m.value))[1]}
             for m in group
         ]  # fmt: skip
-        across = _q("k", "k", scale={"type": "log"}, axis={"values": sorted({v["k"] for v in values})})
+        across = quantitative("k", "k", scale={"type": "log"}, axis={"values": sorted({v["k"] for v in values})})
         colour = {"field": "t", "title": "Temperature"}
         unit = f"{metric}, {group[0].unit}".rstrip(", ")
         layer = [
             {"mark": {"type": "rule", "opacity": 0.6},
-             "encoding": {"x": across, "y": _q("low", unit, scale=_NEAR), "y2": {"field": "high"}, "color": colour}},
+             "encoding": {"x": across, "y": quantitative("low", unit, scale=NEAR), "y2": {"field": "high"},
+                          "color": colour}},
             {"mark": {"type": "line", "point": True, "tooltip": True},
-             "encoding": {"x": across, "y": _q("y", unit, scale=_NEAR), "color": colour}},
+             "encoding": {"x": across, "y": quantitative("y", unit, scale=NEAR), "color": colour}},
         ]  # fmt: skip
         text = f"{protocol} on {dataset}; bars are 95 % intervals."
-        found.append(_spec(f"{metric} over k", text, data={"values": values}, layer=layer))
+        found.append(spec(f"{metric} over k", text, data={"values": values}, layer=layer))
     return found
 
 
@@ -186,11 +178,11 @@ def _path(m: Measurement) -> list[Document]:
         return []
     chosen = m.details.get("chosen")
     positive = all(p[swept] > 0 for p in points)
-    across = _q(swept, swept, scale={"type": "log"} if positive else _NEAR)
+    across = quantitative(swept, swept, scale={"type": "log"} if positive else NEAR)
     values = [{swept: p[swept], score: p[score]} for p in points]
     layer: list[Document] = [
         {"data": {"values": values}, "mark": {"type": "line", "point": True, "tooltip": True},
-         "encoding": {"x": across, "y": _q(score, score.replace("_", " "), scale=_NEAR)}},
+         "encoding": {"x": across, "y": quantitative(score, score.replace("_", " "), scale=NEAR)}},
     ]  # fmt: skip
     if _number(chosen):
         rule = {"type": "rule", "strokeDash": [4, 4]}
@@ -198,7 +190,7 @@ def _path(m: Measurement) -> list[Document]:
     text = f"{m.protocol} on {m.dataset}" + (
         "; the dashed line is the point that was chosen." if _number(chosen) else "."
     )
-    return [_spec(f"{m.suite}: {score.replace('_', ' ')} over {swept}", text, layer=layer)]
+    return [spec(f"{m.suite}: {score.replace('_', ' ')} over {swept}", text, layer=layer)]
 
 
 _NO_LOSS = ("epoch", "step", "iteration", "lr")
@@ -218,9 +210,13 @@ def _curve(m: Measurement) -> list[Document]:
     ]
     if not values:
         return []
-    encoding = {"x": _q("x", across), "y": _q("y", "value", scale=_NEAR), "color": {"field": "what", "title": ""}}
+    encoding = {
+        "x": quantitative("x", across),
+        "y": quantitative("y", "value", scale=NEAR),
+        "color": {"field": "what", "title": ""},
+    }
     mark = {"type": "line", "tooltip": True}
-    return [_spec(f"{m.suite}: training", m.protocol, data={"values": values}, mark=mark, encoding=encoding)]
+    return [spec(f"{m.suite}: training", m.protocol, data={"values": values}, mark=mark, encoding=encoding)]
 
 
 def _classes(m: Measurement, table: Table) -> list[Document]:
@@ -237,7 +233,7 @@ def _classes(m: Measurement, table: Table) -> list[Document]:
     group, right = ("Class by the teacher", "Agreed, %") if pair else ("Class", "Right, %")
     encoding = {
         "x": {"field": "label", "type": "nominal", "sort": None, "title": f"{group}, worst first"},
-        "y": _q("y", right, scale={"domain": [0, 100]}),
+        "y": quantitative("y", right, scale={"domain": [0, 100]}),
         "tooltip": [
             {"field": "label", "title": group},
             {"field": "y", "title": right},
@@ -249,7 +245,7 @@ def _classes(m: Measurement, table: Table) -> list[Document]:
         "." if len(order) <= CLASSES_DRAWN else ", the worst and best shown."
     )
     found = [
-        _spec(
+        spec(
             f"{what}: {'by class' if pair else 'accuracy by class'}",
             text,
             data={"values": values},
@@ -276,12 +272,12 @@ def _confusion(what: str, m: Measurement, label: np.ndarray, prediction: np.ndar
     encoding = {
         "x": {"field": "p", "type": "nominal", "sort": names, "title": columns},
         "y": {"field": "t", "type": "nominal", "sort": names, "title": rows},
-        "color": _q("share", "% of the class", legend={"orient": "right"}),
+        "color": quantitative("share", "% of the class", legend={"orient": "right"}),
         "tooltip": [{"field": k, "title": v} for k, v in (("t", rows), ("p", columns), ("n", "Samples"))],
     }
     row = "a class that the teacher says" if m.metric == "agreement" else "a true class"
     text = f"{m.protocol} on {m.dataset} {m.split}; a row is {row} and sums to 100 %."
-    return _spec(
+    return spec(
         f"{what}: {'classes' if m.metric == 'agreement' else 'confusion'}",
         text,
         data={"values": values},
@@ -318,10 +314,10 @@ def _heat(
     encoding = {
         "x": {"field": "c", "type": "ordinal", "sort": names[1], "title": axes[1]},
         "y": {"field": "r", "type": "ordinal", "sort": names[0], "title": axes[0]},
-        "color": _q("v", "Value", scale=scale, legend={"orient": "right"}),
-        "tooltip": [{"field": "r", "title": axes[0]}, {"field": "c", "title": axes[1]}, _q("v", "Value")],
+        "color": quantitative("v", "Value", scale=scale, legend={"orient": "right"}),
+        "tooltip": [{"field": "r", "title": axes[0]}, {"field": "c", "title": axes[1]}, quantitative("v", "Value")],
     }
-    return _spec(title, text, data={"values": values}, mark="rect", encoding=encoding)
+    return spec(title, text, data={"values": values}, mark="rect", encoding=encoding)
 
 
 def _number(value: Any) -> bool:

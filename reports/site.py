@@ -18,6 +18,7 @@ from bench.record import Measurement, Record, now
 from reports import assets, modelpage, printed, textforms
 from reports.board import Board, Model, assemble, frame
 from reports.pairing import READ
+from reports.pictures import Pictures, pictures
 from reports.plots import charts
 from reports.tables import KD, SSL, Table, dcd_tables, section_table, survey
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 CELLS_ON_PAGE = 6_000
 """Beyond this many measured cells the board shows headline columns alone; the model pages show the rest."""
-_READ = READ | {"similarity", "teacher_widths", "difference", "classes"}
+_READ = READ | {"confidence", "similarity", "teacher_widths", "difference", "classes"}
 _AUDIT = ("basis", "severity", "note")
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -49,10 +50,11 @@ class Summary:
         )
 
 
-def publish(runs: Path | str, out: Path | str) -> Summary:
+def publish(runs: Path | str, out: Path | str, *, images: bool = True) -> Summary:
     """Write the board made from the ledger ``runs`` into ``out``.
 
-    ``index.html`` needs nothing but itself; ``models/*.html`` need ``assets/charts.js``; ``leaderboard.md`` and
+    ``index.html`` needs nothing but itself; ``models/*.html`` need ``assets/charts.js`` and, where their records keep
+    pictures and ``images`` lets them be shown, a folder of them; ``leaderboard.md`` and
     ``leaderboard.csv`` hold the measured numbers; ``licences.txt`` those of the libraries in the pages. Files of the
     ledger that are no records are left out and named on the page. Raises `BenchError` for a missing ledger, an ``out``
     that is a file, a full disk or an unwritable folder.
@@ -64,7 +66,7 @@ def publish(runs: Path | str, out: Path | str) -> Summary:
     ledger = Ledger(runs)
     board = assemble(ledger.records(problems))
     outcomes = _Outcomes(ledger, board)
-    files: dict[str, str] = {
+    files: dict[str, str | bytes] = {
         "assets/charts.js": assets.chart_script(),
         "licences.txt": assets.licences(),
         "leaderboard.csv": textforms.csv(frame(board)),
@@ -73,14 +75,24 @@ def publish(runs: Path | str, out: Path | str) -> Summary:
     templates = _templates()
     pages = {model: f"models/{modelpage.slug(model)}.html" for model in board.cards}
     for model, name in pages.items():
-        files[name] = _model_page(templates, model, board.records[model], outcomes)
-    for name, text in files.items():
-        # A page that a crash took is made again by the same command; only the board itself must be durable.
-        write_atomically(out / name, text.encode(), durable=False)
+        records = board.records[model]
+        shown = pictures(records, ledger, modelpage.slug(model)) if images else Pictures()
+        files[name] = _model_page(templates, model, records, outcomes, shown)
+        files |= {f"models/{file}": content for file, content in shown.files.items()}
+        _write(out, files)
+    _write(out, files)
     # Last, so that the board never links to what is not there.
     write_atomically(out / "index.html", page(board, outcomes, pages, problems).encode())
-    records = sum(map(len, board.records.values()))
-    return Summary(out / "index.html", records, len(board.cards), len(board.columns), problems)
+    number = sum(map(len, board.records.values()))
+    return Summary(out / "index.html", number, len(board.cards), len(board.columns), problems)
+
+
+def _write(out: Path, files: dict[str, str | bytes]) -> None:
+    """Write and forget: the pictures of a large ledger need not fit into memory."""
+    for name, content in files.items():
+        # A page that a crash took is made again by the same command; only the board itself must be durable.
+        write_atomically(out / name, content.encode() if isinstance(content, str) else content, durable=False)
+    files.clear()
 
 
 def page(board: Board, outcomes: _Outcomes, pages: Mapping[Model, str], problems: list[str]) -> str:
@@ -137,18 +149,24 @@ def page(board: Board, outcomes: _Outcomes, pages: Mapping[Model, str], problems
     )
 
 
-def _model_page(templates: Environment, model: Model, records: list[Record], outcomes: _Outcomes) -> str:
+def _model_page(
+    templates: Environment, model: Model, records: list[Record], outcomes: _Outcomes, shown: Pictures
+) -> str:
     drawn = modelpage.charts(records, outcomes)
+    drawn += [{**chart, "id": f"p{i}"} for i, chart in enumerate(shown.charts)]
     listed = modelpage.measurements(records)
     return templates.get_template("model.html").render(
         model=model,
         facts=modelpage.facts(records[-1]),
         charts=drawn,
+        neighbours=shown.neighbours,
+        drawings=shown.drawings,
         measurements=listed,
         more=sum(len(r.measurements) for r in records) - len(listed),
         runs=modelpage.runs(records),
         data=_json([{"id": c["id"], "spec": c["spec"]} for c in drawn]),
-        **_shared("base.css"),
+        **_shared("base.css", "model.css"),
+        script=_source("model.js"),
     )
 
 

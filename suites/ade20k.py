@@ -9,6 +9,7 @@ from bench.errors import BenchError
 from bench.options import Allowed, count, positive, words
 from bench.suite import Needs, Outcomes
 from suites.annotated import annotated, refuse_without_maps
+from suites.drawing import captions
 
 if TYPE_CHECKING:
     from bench.card import Card
@@ -73,6 +74,7 @@ class ADE20K:
         details = {
             **trained.details(),
             "per_class": dict(zip(map(str, test.classes), overlap.per_class(), strict=True)),
+            "figures": captions(task.files),
         }
         for metric, value in values.items():
             interval = intervals[metric]

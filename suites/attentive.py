@@ -14,7 +14,7 @@ import numpy as np
 from bench.errors import BenchError
 from bench.options import Allowed, count, positive, words
 from bench.suite import Needs, engine_of
-from suites.classification import accuracies, labels_of
+from suites.classification import accuracies, confidence_of, labels_of
 
 if TYPE_CHECKING:
     from bench.backbone import Backbone
@@ -63,6 +63,7 @@ class AttentiveProbe:
         network: Attentive = trained.network
         yield from accuracies(
             task, labels, top, score, engine=engine_of("torch", "bench-train+torch"), outcome="last", headline=True,
+            confidence=confidence_of(logits),
             selection="last", seeds=[task.seed], settings={},
             feature={"tokens": "all of the last block", "layers": 1, "norm": "none", "read by": "one query"},
             details={

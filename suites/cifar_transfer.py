@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bench.card import Transform
 from bench.errors import BenchError
 from bench.suite import engine_of
-from suites.classification import accuracies, labels_of
+from suites.classification import accuracies, confidence_of, labels_of
 
 if TYPE_CHECKING:
     from bench.backbone import Backbone
@@ -105,6 +105,7 @@ def evaluate(task: Task, facts: dict[str, Any]) -> Iterator[Measurement]:
         top, score = rank(logits, seen)
         for measurement in accuracies(
             mine, seen, top, score, engine=engine_of("torch", "bench-train+torch"), outcome=mode, headline=frozen,
+            confidence=confidence_of(logits),
             selection="last", seeds=[task.seed], settings={"batch_norm": mode},
             details={**trained.details(), **facts, **({"left_out": {"test": left_out}} if left_out else {})},
         ):  # fmt: skip

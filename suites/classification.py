@@ -89,6 +89,13 @@ def _refuse_unless_finite(data: FeatureSet, blocks: Iterable[tuple[int, np.ndarr
         )
 
 
+def confidence_of(logits: np.ndarray) -> np.ndarray:
+    """float64 [N]: the largest softmax probability of ``logits`` [N, C]."""
+    below = (logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
+    largest: np.ndarray = 1 / np.exp(below).sum(axis=1)
+    return largest
+
+
 def accuracies(
     task: Task,
     labels: Labels,
@@ -100,12 +107,14 @@ def accuracies(
     metrics: tuple[str, ...] = ("top1", "top5", "mean_per_class"),
     headline: bool = False,
     details: dict[str, Any] | None = None,
+    confidence: np.ndarray | None = None,
     **more: Any,
 ) -> Iterator[Measurement]:
     """The measurements of one classifier on the test split.
 
     ``top`` int64 [N, m]: classes (0..C-1), best first; ``score`` float [N]: what the classifier gave the true class
-    (0 for a class that it never saw). ``more`` goes to `Task.measure` (settings, selection...). Top-1 carries the
+    (0 for a class that it never saw), ``confidence`` [N] what it gave the predicted one, where that is a probability:
+    a page draws its calibration. ``more`` goes to `Task.measure` (settings, selection...). Top-1 carries the
     headline.
     """
     test = task.data["test"]
@@ -120,6 +129,7 @@ def accuracies(
             "score": score.astype(np.float32),
             "correct": hit,
             "correct5": hit5,
+            **({"confidence": confidence.astype(np.float32)} if confidence is not None else {}),
         },
     )
     details = dict(details or {})

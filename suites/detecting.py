@@ -10,6 +10,7 @@ from bench.errors import BenchError
 from bench.options import Allowed, count, positive, words
 from bench.suite import Needs, Outcomes, engine_of
 from suites.annotated import annotated, refuse_without_maps
+from suites.drawing import captions
 
 if TYPE_CHECKING:
     from bench.card import Card
@@ -65,7 +66,7 @@ class Detecting:
         trained = job.train(train)
         detections = job.detect(trained.network, test)
         task.files["detections.json"] = json.dumps(detections, separators=(",", ":")).encode()
-        details = {**trained.details(), "detections": len(detections)}
+        details = {**trained.details(), "detections": len(detections), "figures": captions(task.files)}
         if passed := {s.split: s.passed_over for s in (train, test) if getattr(s, "passed_over", 0)}:
             details["boxes_without_area"] = passed
         first = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -27,6 +27,13 @@ def chosen(n: int) -> list[int]:
     """The images that are drawn, at even distances."""
     count = min(n, DRAWN)
     return [i * n // count for i in range(count)]
+
+
+def captions(files: Iterable[str]) -> dict[str, str]:
+    """What a page says below the drawings among ``files``: a measurement's ``details["figures"]``."""
+    drawn = [name for name in files if name.startswith("drawn-") and name.endswith(".png")]
+    said = "prediction left, annotation right"
+    return {name: f"test image {name.removeprefix('drawn-').removesuffix('.png')}, {said}" for name in drawn}
 
 
 def segmentation_png(image: Image.Image, predicted: np.ndarray, truth: np.ndarray, classes: int) -> bytes:

@@ -16,7 +16,7 @@ from bench.errors import BenchError
 from bench.files import write_atomically
 from bench.options import Allowed
 from bench.suite import Needs, engine_of
-from suites.classification import Labels, accuracies, labels_of
+from suites.classification import Labels, accuracies, confidence_of, labels_of
 from suites.finetuning.recipe import OPTIONS, grid_of, length_of, optimiser_of, schedule_of, table
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class FineTune:
         replaced = int(network.replaced)
         yield from accuracies(
             task, labels, top, score, engine=engine_of("torch", "bench-train+torch"), outcome="last", headline=True,
+            confidence=confidence_of(logits),
             selection="holdout" if tried else "last", seeds=[task.seed], settings={},
             feature={**task.feature(), "tokens": pooled, "trained": "end to end"},
             details={

@@ -10,6 +10,7 @@ import numpy as np
 from bench.errors import BenchError
 from bench.options import Allowed, count, spell, words
 from bench.suite import Needs
+from suites import portrait
 from suites.classification import Labels, accuracies, features_of, labels_of
 from suites.neighbours import ENGINE, ROWS, Neighbours, bank_of, normalised, passes, search
 from suites.targets import is_multilabel, precisions, targets_of
@@ -73,8 +74,11 @@ class KNN:
                     metrics=("top1", "top5"),
                     headline=(k, temperature) == headline,
                     details=details,
+                    confidence=votes.confidence,
                     settings={"k": k, "temperature": temperature},
                 )
+                if (k, temperature) == headline:
+                    portrait.keep(task, labels, found, votes.top[:, 0])
 
 
 def nearest(task: Task) -> tuple[Neighbours, dict[int, int], dict[str, Any]]:

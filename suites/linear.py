@@ -11,7 +11,7 @@ import numpy as np
 from bench.errors import BenchError
 from bench.options import EXPONENT, SHARE, Allowed, count, positive, words
 from bench.suite import Needs, engine_of
-from suites.classification import Labels, accuracies, features_of, labels_of
+from suites.classification import Labels, accuracies, confidence_of, features_of, labels_of
 from suites.repeats import over_runs
 from suites.targets import is_multilabel
 
@@ -107,6 +107,7 @@ class Linear:
             score,
             engine=engine_of("torch", "bench-lbfgs+torch"),
             outcome=f"C{chosen:g}",
+            confidence=confidence_of(logits),
             headline=True,
             selection="none" if task.settings["C"] is not None else "holdout",
             details={

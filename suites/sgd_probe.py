@@ -12,7 +12,7 @@ import numpy as np
 from bench.errors import BenchError
 from bench.suite import engine_of
 from suites.choices import built, described, resolved
-from suites.classification import Labels, accuracies, labels_of
+from suites.classification import Labels, accuracies, confidence_of, labels_of
 from suites.heads import Recipe, learn, scaled
 from suites.linear import holdout, rank
 
@@ -102,7 +102,8 @@ def evaluate(task: Task) -> Iterator[Measurement]:
         details["not_of_this_model"] = {"features": asked, "instead": "its pooled feature"}
     for measurement in accuracies(
         task, labels, top, score, engine=engine_of("torch", "bench-sgd+torch"), outcome=f"lr{chosen.rate:g}",
-        headline=True, selection=selection, seeds=[task.seed], feature=described(chosen.feature, task.card),
+        confidence=confidence_of(logits), headline=True,
+        selection=selection, seeds=[task.seed], feature=described(chosen.feature, task.card),
         details=details,
     ):  # fmt: skip
         if selection == "best_on_test":

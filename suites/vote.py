@@ -19,6 +19,8 @@ class Votes(NamedTuple):
     """int64 [Q, m]: the m classes of highest score, best first."""
     share: np.ndarray
     """float64 [Q]: the share of all votes that the class asked about got."""
+    confidence: np.ndarray
+    """float64 [Q]: the share that the best class got."""
 
 
 def vote(
@@ -52,7 +54,8 @@ def vote(
         top[rows] = _ranked(similarity[rows], labels[rows], log_weights[rows], order[rows])[:, : m + 1]
     known = asked < classes
     got = np.where(known, score[np.arange(q), np.where(known, asked, 0)], 0.0)
-    return Votes(top[:, :m], got / score.sum(axis=1))
+    total = score.sum(axis=1)
+    return Votes(top[:, :m], got / total, score[np.arange(q), top[:, 0]] / total)
 
 
 def _ranked(similarity: np.ndarray, labels: np.ndarray, log_weights: np.ndarray, order: np.ndarray) -> np.ndarray:
