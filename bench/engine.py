@@ -18,7 +18,7 @@ from bench.progress import watching
 from bench.reading import NO_DATA, Item, Reading, Source, Timings
 from bench.record import Measurement, Record, now
 from bench.registry import resolve
-from bench.suite import Other, Outcomes, OverSets, Suite, Task
+from bench.suite import Needs, Other, Outcomes, OverSets, Suite, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -173,18 +173,41 @@ class Engine:
         for name, card in self.cards.items():
             suite: Suite = resolve("suites", name)()
             needs = suite.needs(card, student.card)
+            needs, parts = self._along(card, needs, student)
+            size = card.axes.get("size")
             if (over := _over_sets(suite)) is not None:
                 for spec in over.data_sets(card):
                     part = f"{name}-{spec.replace(':', '-')}"
-                    items.append(Item(part, suite, card, needs, Source(spec, card.precision)))
+                    items.append(Item(part, suite, card, needs, Source(spec, card.precision, size), parts))
                 continue
             if stored and needs.backbone:
                 raise BenchError(f"suite '{name}' runs the network itself: it cannot be computed from stored features")
             data = "features" if stored else self.request.data or card.data if needs.splits else NO_DATA
             if data is None:
                 raise BenchError(f"suite '{name}' ({card.id}) has no published data set: say which with --data SPEC")
-            items.append(Item(name, suite, card, needs, Source(data, card.precision)))
+            items.append(Item(name, suite, card, needs, Source(data, card.precision, size), parts))
         return items
+
+    def _along(self, card: Protocol, needs: Needs, student: Backbone | StoredFeatures) -> tuple[Needs, tuple[str, ...]]:
+        """(the needs with the axes of ``card`` applied, the arrays that the suite is to read as ``pooled``)."""
+        from bench.axes import parts_of
+        from bench.stored import StoredFeatures
+
+        if not card.axes:
+            return needs, ()
+        if isinstance(student, StoredFeatures):
+            raise BenchError(
+                f"{card.suite}.{next(iter(card.axes))} is chosen when a network reads images, which "
+                f"{self.request.model} are past"
+            )
+        parts = parts_of(card.axes, student.card, card.id)
+        if parts and "pooled" not in needs.features:
+            asked = next(axis for axis in ("block", "layers", "tokens") if axis in card.axes)
+            raise BenchError(f"{card.id} does not read the pooled feature: {card.suite}.{asked} cannot apply")
+        if size := card.axes.get("size"):
+            self.reading.sized(student, size)  # Refused before any data set is opened.
+        others = tuple(name for name in needs.features if not parts or name != "pooled")
+        return needs._replace(features=(*parts, *others)), parts
 
     def _open_data(self, items: list[Item]) -> list[Item]:
         """Open every data set before the first forward: a missing one must not cost an hour first.
@@ -282,6 +305,7 @@ class Engine:
         from bench.device import float32_products
         from bench.stored import StoredFeatures
 
+        student = self.reading.sized(student, item.source.size)
         task = Task(
             protocol=item.card,
             card=student.card,

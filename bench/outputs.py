@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +22,7 @@ WIDE = 4096
 LAYERS = "layers"
 """Every layer's mean over its positions, side by side, first layer first."""
 
-_BLOCKS = re.compile(r"blocks([1-9]\d*)\.(cls|avg)")
+_BLOCKS = re.compile(r"(blocks?)([1-9]\d{0,5})\.(cls|avg)")
 
 
 def names_of(card: Card, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -43,19 +43,16 @@ def outputs(backbone: Backbone, images: Tensor, names: Sequence[str]) -> dict[st
 
     ``pooled``, ``cls``, ``avg`` and ``logits`` are `Backbone.features`; ``blocks4.cls`` and ``blocks4.avg`` are the
     class token and the mean patch token of each of the last four blocks through the final norm, side by side, oldest
-    first (`Backbone.blocks`). ``layers`` is the mean patch token of every block as it leaves the block, or the mean of
-    every map of the pyramid where there are no blocks, side by side. Raises `BenchError` for an output that is missing
-    or is not [B, D].
+    first (`Backbone.blocks`); ``block7.cls`` and ``block7.avg`` are those of the seventh block alone. A network without
+    blocks has the means of its pyramid's maps instead, finest first, and no class token. ``layers`` is the mean patch
+    token of every block as it leaves the block, or the mean of every map of the pyramid where there are no blocks, side
+    by side. Raises `BenchError` for an output that is missing or is not [B, D].
     """
     found: dict[str, Tensor] = {}
     levels = {name: _BLOCKS.fullmatch(name) for name in names}
     if any(match is None and name != LAYERS for name, match in levels.items()):
         found.update(backbone.features(images))
-    depth = max((int(match[1]) for match in levels.values() if match), default=0)
-    tokens = backbone.blocks(images, n=depth, norm=True) if depth else []
-    for name, match in levels.items():
-        if match:
-            found[name] = _side_by_side(backbone, tokens[-int(match[1]) :], match[2])
+    found.update(_of_blocks(backbone, images, {name: match for name, match in levels.items() if match}))
     if LAYERS in levels:
         found[LAYERS] = torch.cat(_layers(backbone, images), dim=1)
     result = {}
@@ -70,6 +67,36 @@ def outputs(backbone: Backbone, images: Tensor, names: Sequence[str]) -> dict[st
             )
         result[name] = value.float()
     return result
+
+
+def _of_blocks(backbone: Backbone, images: Tensor, asked: Mapping[str, re.Match[str]]) -> dict[str, Tensor]:
+    """``blocks4.cls``, ``block7.avg``...: one forward as far back as any of them reaches."""
+    if not asked:
+        return {}
+    who = f"'{backbone.card.name}' ({backbone.card.architecture})"
+    depth = backbone.depth
+    levels: list[tuple[Tensor, Tensor | None]]
+    if depth or any(match[3] == "cls" for match in asked.values()):
+        wanted = [(match[1], int(match[2])) for match in asked.values()]
+        beyond = max((number for kind, number in wanted if kind == "block"), default=0)
+        if depth and beyond > depth:
+            raise BenchError(f"{who} has {depth} blocks: there is no block {beyond}")
+        levels = backbone.blocks(
+            images, n=max(number if kind == "blocks" else depth - number + 1 for kind, number in wanted), norm=True
+        )
+    else:
+        levels = [(level.flatten(2).transpose(1, 2), None) for level in backbone.pyramid(images)]
+        depth = len(levels)
+        beyond = max(int(match[2]) for match in asked.values())
+        if beyond > depth:
+            raise BenchError(f"{who} has no blocks but {depth} maps: there is no map {beyond}")
+    first = depth - len(levels)
+    found = {}
+    for name, match in asked.items():
+        number = int(match[2])
+        chosen = levels[-number:] if match[1] == "blocks" else [levels[number - 1 - first]]
+        found[name] = _side_by_side(backbone, chosen, match[3])
+    return found
 
 
 def _layers(backbone: Backbone, images: Tensor) -> list[Tensor]:

@@ -42,6 +42,8 @@ class Protocol(BaseModel):
     """The options and their defaults: what ``--set suite.option=value`` may change, and nothing else."""
     inputs: list[str] = Field(default_factory=list)
     """Options that name what is compared (a baseline's SPEC) rather than how: they make no variant."""
+    axes: dict[str, Any] = Field(default_factory=dict)
+    """Input size, block, layers, tokens (`bench.axes`) where the user asked for others than the model's own."""
     overrides: dict[str, Any] = Field(default_factory=dict)
 
     def variant(self, changes: dict[str, Any]) -> Protocol:
@@ -50,14 +52,20 @@ class Protocol(BaseModel):
         A value equal to the card's is no change. Raises `BenchError` for an option that the card does not have, and for
         a value that its suite does not allow.
         """
+        from bench import axes as along
         from bench.options import Allowed, coerce
 
         merged = dict(self.overrides)
         settings = dict(self.settings)
+        axes = dict(self.axes)
+        own = [axis for axis in along.axes_of(self.suite) if axis not in settings]
         for option, raw in changes.items():
-            if option not in settings:
-                raise BenchError(f"suite '{self.suite}' has no option '{option}'{nearest(option, list(settings))}")
             name = f"{self.suite}.{option}"
+            if option in own:
+                axes[option] = merged[option] = along.checked(option, raw, name)
+                continue
+            if option not in settings:
+                raise BenchError(f"suite '{self.suite}' has no option '{option}'{nearest(option, [*settings, *own])}")
             allowed = options_of(self.suite).get(option, Allowed())
             default = settings[option]
             value = allowed.checked(coerce(raw, like=default, option=name), like=default, option=name)
@@ -66,7 +74,7 @@ class Protocol(BaseModel):
             settings[option] = value
             if option not in self.inputs:
                 merged[option] = value
-        return self.model_copy(update={"settings": settings, "overrides": merged})._renamed()
+        return self.model_copy(update={"settings": settings, "axes": axes, "overrides": merged})._renamed()
 
     def at_precision(self, precision: str) -> Protocol:
         """The card at another precision (``auto``: its own): a named variant, for precision belongs to the protocol."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bench.axes import Joined
 from bench.suite import Needs, Other, Suite
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Source(NamedTuple):
 
     data: str
     precision: str
+    size: int | None = None
+    """Of the images, where it is not the model's own."""
 
 
 @dataclass
@@ -45,6 +48,8 @@ class Item:
     card: Protocol
     needs: Needs
     source: Source
+    parts: tuple[str, ...] = ()
+    """The stored arrays that the suite reads as ``pooled``; none: that one itself."""
 
 
 class Timings(dict[str, float]):
@@ -91,6 +96,19 @@ class Reading:
         self.left_out: dict[Source, dict[str, Any]] = {}
         """Images that could not be decoded, by source and split."""
         self._known: dict[tuple[int, Source], Mapping[str, FeatureSet]] = {}
+        self._sized: dict[tuple[int, int], Backbone] = {}
+
+    def sized(self, model: Backbone | StoredFeatures, size: int | None) -> Backbone | StoredFeatures:
+        """``model`` at the input size asked for. Raises `BenchError` when it cannot be."""
+        from bench.axes import at_size
+        from bench.stored import StoredFeatures
+
+        if size is None or isinstance(model, StoredFeatures):
+            return model
+        key = (id(model), size)
+        if key not in self._sized:
+            self._sized[key] = at_size(model, size)
+        return self._sized[key]
 
     def read(
         self,
@@ -105,6 +123,8 @@ class Reading:
             data = self._labels(item)
         else:
             data = self._features(student, item.source, items)
+            if item.parts:
+                data = {split: Joined(found, item.parts) for split, found in data.items()}
         guide = None
         if teacher is not None and item.needs.teacher and item.needs.features:
             guide = self._features(teacher, item.source, items, company=True)
@@ -131,6 +151,8 @@ class Reading:
             return self._known[key]
         from bench.extract import extract
 
+        sized = self.sized(model, source.size)
+        assert not isinstance(sized, StoredFeatures)  # They were given back above.
         mine = [item for item in items if item.source == source]
         names = sorted({name for item in mine for name in item.needs.features})
         if company and model.card.dims:
@@ -145,7 +167,7 @@ class Reading:
                 continue
             with self.timings.timed("extract"):
                 extraction = extract(
-                    model,
+                    sized,
                     getattr(splits, split),
                     names,
                     device=self.device,

@@ -149,7 +149,10 @@ class Task:
 
     def feature(self) -> dict[str, Any]:
         """The card's feature description with ``pooled`` resolved to what it is for this model (cls, avg...)."""
+        from bench import axes
+
         described = {"tokens": "pooled", "layers": 1, "norm": "none", **self.protocol.feature}
+        described |= axes.described(self.protocol.axes, self.card)
         if described["tokens"] == "pooled":
             described["tokens"] = self.card.feature
         return described
@@ -159,8 +162,8 @@ class Task:
 class Suite(Protocol):
     """What the registry's ``suites`` room holds: a class without state, one per suite.
 
-    It may say what its options may be: ``options``, a dictionary of `bench.options.Allowed` by name. One that brings
-    data sets of its own is an `OverSets`.
+    It may say what its options may be: ``options``, a dictionary of `bench.options.Allowed` by name; and which of
+    `bench.axes.AXES` it has: ``axes``. One that brings data sets of its own is an `OverSets`.
     """
 
     name: str

@@ -8,27 +8,32 @@
       - demo:mobilenetv2
       - {model: student.pth, arch: resnet50, name: student, teacher: teacher.pth, suites: [knn, agreement]}
 
-What stands beside ``models`` holds for all of them; a model's own value takes its place (``protocol`` and ``set`` are
-merged). Every combination with ``data`` and ``seed`` is a run. Paths are relative to the file.
+What stands beside ``models`` holds for all of them; a model's own value takes its place (``protocol``, ``set`` and
+``vary`` are merged). Every combination with ``data``, ``seed`` and the values of ``vary`` is a run. Paths are relative
+to the file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from bench.axes import AXES
 from bench.errors import BenchError
 from bench.files import regular
 from bench.job import Job
 from bench.ledger import read as read_record
+from bench.options import spell
 from bench.plainyaml import plain
 from bench.registry import nearest
 from bench.request import DATA_KINDS, Request, placed
+from bench.vary import combinations
 
 if TYPE_CHECKING:
     from bench.progress import Progress
@@ -49,6 +54,8 @@ class Common(BaseModel):
     teacher: str | None = None
     protocol: dict[str, str] = Field(default_factory=dict)
     set: dict[str, Any] = Field(default_factory=dict)
+    vary: dict[str, Any] = Field(default_factory=dict)
+    """As ``set``, with several values each; ``size``, ``block``, ``layers`` and ``tokens`` of every suite at once."""
     precision: str | None = None
     limit: int | None = None
 
@@ -59,7 +66,7 @@ class Common(BaseModel):
             return [part.strip() for part in value.split(",")]
         return [value] if isinstance(value, int) else value
 
-    @field_validator("set", mode="before")
+    @field_validator("set", "vary", mode="before")
     @classmethod
     def _flat(cls, value: Any) -> Any:
         """``linear: {C: 1}`` is ``linear.C: 1``."""
@@ -98,6 +105,7 @@ class Pass(NamedTuple):
     arch: str | None
     weights_key: str | None
     data: str
+    size: int | None
     limit: int | None
     precision: str
     images: int
@@ -111,6 +119,8 @@ class Step:
 
     number: int
     request: Request
+    varied: str = ""
+    """The settings that tell it from the sweep's other runs, ``knn.size=448``."""
     images: int | None = None
     """Images of both splits of its data, where they could be opened."""
     passes: list[Pass] = field(default_factory=list)
@@ -125,10 +135,11 @@ class Step:
 
     @property
     def label(self) -> str:
-        """What people call it: model, data and, where it is not the first, seed."""
+        """What people call it: model, data, where it is not the first the seed, and the settings that vary."""
         seed = f", seed {self.request.seed}" if self.request.seed else ""
         own = "its own samples" if self.request.model.startswith("features:") else "the data of its suites"
-        return f"{self.request.name or self.request.model} on {self.request.data or own}{seed}"
+        varied = f", {self.varied}" if self.varied else ""
+        return f"{self.request.name or self.request.model} on {self.request.data or own}{seed}{varied}"
 
     def document(self) -> dict[str, Any]:
         document = asdict(self)
@@ -170,31 +181,35 @@ def plan(requests: list[Request], runs: Path) -> list[Step]:
     from bench.data.opening import open_data
 
     sizes: dict[str, tuple[int, int] | BenchError] = {}
+    differing = _differing(requests)
     rates = _rates(runs)
     steps = []
     for number, request in enumerate(requests, 1):
-        step = Step(number, request)
+        step = Step(
+            number, request, ", ".join(f"{key}={spell(request.settings[key])}" for key in differing[number - 1])
+        )
         steps.append(step)
         try:
-            for spec in dict.fromkeys(_data_of(request)):
+            for spec, size in dict.fromkeys(_data_of(request)):
                 if spec not in sizes:
                     try:
                         splits = open_data(spec)
                         sizes[spec] = len(splits.train), len(splits.test)
                     except BenchError as error:
                         sizes[spec] = error
-                size = sizes[spec]
-                if isinstance(size, BenchError):
-                    raise size
-                images = sum(min(n, request.limit or n) for n in size)
+                counts = sizes[spec]
+                if isinstance(counts, BenchError):
+                    raise counts
+                images = sum(min(n, request.limit or n) for n in counts)
                 step.images = (step.images or 0) + images
                 own = (request.model, request.arch, request.weights_key)
-                for model, arch, key in [own, *([(request.teacher, None, None)] if request.teacher else [])]:
+                teacher = [(request.teacher, None, None)] if request.teacher and size is None else []
+                for model, arch, key in [own, *teacher]:
                     if not model.startswith("features:"):
                         rate = rates.get(model)
                         seconds = images / rate if rate else None
                         step.passes.append(
-                            Pass(model, arch, key, spec, request.limit, request.precision, images, seconds)
+                            Pass(model, arch, key, spec, size, request.limit, request.precision, images, seconds)
                         )
         except BenchError as error:
             step.status, step.reason, step.passes = "failed", str(error), []
@@ -259,6 +274,7 @@ def rows(steps: list[Step]) -> list[dict[str, str]]:
             "data": step.request.data or "",
             "seed": str(step.request.seed),
             "suites": ",".join(step.request.suites),
+            **({"varied": step.varied} if any(other.varied for other in steps) else {}),
             "images": f"{step.images:,}" if step.images is not None else "",
             "status": step.status,
             "numbers": ", ".join(f"{name} {value:.2f}" for name, value in (step.headlines or {}).items()),
@@ -267,11 +283,24 @@ def rows(steps: list[Step]) -> list[dict[str, str]]:
     ]
 
 
-def _data_of(request: Request) -> list[str]:
+def _differing(requests: list[Request]) -> list[list[str]]:
+    """Of every run the settings that another run of the same model and suites has otherwise."""
+    alike: dict[tuple[str, ...], list[Request]] = {}
+    for request in requests:
+        alike.setdefault((request.model, request.name or "", *request.suites), []).append(request)
+    found = []
+    for request in requests:
+        others = alike[request.model, request.name or "", *request.suites]
+        found.append([k for k, v in request.settings.items() if any(o.settings.get(k) != v for o in others)])
+    return found
+
+
+def _data_of(request: Request) -> list[tuple[str, int | None]]:
+    """(SPEC of the data, input size where it is not the model's own) of every suite."""
     cards = request.cards().values()
     if request.model.startswith("features:"):
         return []
-    return [spec for card in cards if (spec := request.data or card.data)]
+    return [(spec, card.axes.get("size")) for card in cards if (spec := request.data or card.data)]
 
 
 def _runs(path: Path, sheet: Sheet, model: Model) -> Iterator[Request]:
@@ -280,37 +309,40 @@ def _runs(path: Path, sheet: Sheet, model: Model) -> Iterator[Request]:
         raise BenchError(f"{path}: no suites for {model.model}: say `suites: [knn, linear]`, for all or for it")
     teacher = model.teacher or sheet.teacher
     settings = {k: v for k, v in sheet.set.items() if k.partition(".")[0] in suites} | model.set
+    try:
+        varied = list(combinations(sheet.vary | model.vary, suites))
+    except BenchError as error:
+        raise BenchError(f"{path}, model {model.model!a}: {error}") from None
     # Features made elsewhere bring their own samples: what is said for all of data, of their share or of the forward
     # pass is not said of them.
     common = Common() if model.model.startswith("features:") else sheet
     places: list[str | None] = [*(model.data or common.data or [])] or [None]
-    for data in places:
-        for seed in model.seed or sheet.seed or [0]:
-            try:
-                yield Request.of(
-                    model=placed(model.model, beside=path.parent),
-                    suites=list(dict.fromkeys(suites)),
-                    teacher=placed(teacher, beside=path.parent) if teacher else None,
-                    data=placed(data, DATA_KINDS, path.parent) if data is not None else None,
-                    arch=model.arch,
-                    weights_key=model.weights_key,
-                    protocols={k: v for k, v in sheet.protocol.items() if k in suites} | model.protocol,
-                    settings={key: _relative_values(path.parent, value) for key, value in settings.items()},
-                    seed=seed,
-                    precision=model.precision or common.precision or "auto",
-                    limit=model.limit or common.limit,
-                    name=model.name,
-                )
-            except BenchError as error:
-                raise BenchError(f"{path}, model {model.model!a}: {error}") from None
+    for data, seed, more in product(places, model.seed or sheet.seed or [0], varied):
+        try:
+            yield Request.of(
+                model=placed(model.model, beside=path.parent),
+                suites=list(dict.fromkeys(suites)),
+                teacher=placed(teacher, beside=path.parent) if teacher else None,
+                data=placed(data, DATA_KINDS, path.parent) if data is not None else None,
+                arch=model.arch,
+                weights_key=model.weights_key,
+                protocols={k: v for k, v in sheet.protocol.items() if k in suites} | model.protocol,
+                settings={key: _relative_values(path.parent, value) for key, value in (settings | more).items()},
+                seed=seed,
+                precision=model.precision or common.precision or "auto",
+                limit=model.limit or common.limit,
+                name=model.name,
+            )
+        except BenchError as error:
+            raise BenchError(f"{path}, model {model.model!a}: {error}") from None
 
 
 def _used(path: Path, sheet: Sheet, requests: list[Request]) -> None:
     """Refuse what is set for all and reaches none: a typing error that nobody would notice."""
     suites = {suite for request in requests for suite in request.suites}
-    for key in [*sheet.set, *sheet.protocol]:
+    for key in [*sheet.set, *sheet.protocol, *sheet.vary]:
         suite = key.partition(".")[0]
-        if suite not in suites:
+        if suite not in suites and key not in AXES:
             raise BenchError(f"{path}: '{key}' is set, but suite '{suite}' is not run{nearest(suite, sorted(suites))}")
 
 

@@ -73,6 +73,7 @@ def survey_key(column: Column) -> str | None:
         ("linear", "top1", "imagenet"): "in1k_lp_uniform" if recipe in UNIFORM else "in1k_lp",
         ("finetune", "top1", "imagenet"): "in1k_ft",
         ("linear", "top1", "inat18"): "inat18_lp",
+        ("inat18", "top1", "inat18"): "inat18_lp",
         ("agreement", "top1", "cifar100"): _NETWORKS.get(column.settings),
         ("agreement", "gain", "cifar100"): "cifar100_delta" if column.settings == '{"over":"baseline"}' else None,
         ("glue", "avg", "glue"): "glue_avg",

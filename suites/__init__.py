@@ -5,6 +5,7 @@ from bench.registry import Entry
 TABLE = {
     "knn": Entry("suites.knn:KNN", "k nearest neighbours, weighted vote, exact search"),
     "linear": Entry("suites.linear:Linear", "linear probe on frozen features"),
+    "inat18": Entry("suites.inat18:INaturalist", "linear probe on iNaturalist 2018"),
     "fewshot": Entry("suites.fewshot:FewShot", "probes from 1 to 10 shots and from 1 % and 10 % of train"),
     "transfer": Entry(
         "suites.transfer:Transfer", "linear probes on the sets of the transfer tables, and their average"

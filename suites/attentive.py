@@ -30,6 +30,7 @@ class AttentiveProbe:
 
     name = "attentive"
     default = "attentive/single-query@1"
+    axes: ClassVar[tuple[str, ...]] = ("size",)
     options: ClassVar[dict[str, Allowed]] = {
         "heads": count(0, 1024),
         "lr": positive(1e6),

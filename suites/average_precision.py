@@ -1,4 +1,4 @@
-"""Average precision of scores: VOC's 11-point form, the area under the monotone curve, and intervals by resampling."""
+"""Average precision of scores: VOC's 11-point form, the area under the monotone curve, and their intervals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-REPLICATES = 1000
+from suites import jackknife
+
 CHUNK = 2_000_000
 """Weights held at a time."""
 
@@ -57,25 +58,16 @@ def average_precision(scores: np.ndarray, positive: np.ndarray, points: int = 0)
 
 
 def mean_average_precision(
-    scores: np.ndarray, targets: np.ndarray, points: int = 0, *, replicates: int = REPLICATES, seed: int = 0
+    scores: np.ndarray, targets: np.ndarray, points: int = 0, *, around: bool = True, seed: int = 0
 ) -> tuple[float, list[float | None], tuple[float, float] | None]:
     """(mean over classes, each class', 95 % interval), in [0, 1], of ``scores`` [N, C] and ``targets`` [N, C].
 
     Targets are 1 (present), -1 (absent) and 0 (difficult: not counted for that class). Classes without a positive have
-    no average precision and are left out. The interval is that of the bootstrap over samples, the same ones for every
-    class; None without replicates.
+    no average precision and are left out. The interval (`suites.jackknife`) leaves the same samples out of every class;
+    None where there are fewer than two samples, or where it is not asked for.
     """
     counted = [np.flatnonzero(targets[:, c] != 0) for c in range(targets.shape[1])]
     rankings = [Ranking(scores[rows, c], targets[rows, c] == 1) for c, rows in enumerate(counted)]
-
-    def means(weights: np.ndarray) -> np.ndarray:
-        every = np.stack(
-            [r.average_precision(weights[:, rows], points) for r, rows in zip(rankings, counted, strict=True)]
-        )
-        known = np.isfinite(every)
-        return np.asarray(np.where(known, every, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1))
-
-    n = len(scores)
     each = [
         float(r.average_precision(np.ones((1, len(rows))), points)[0])
         for r, rows in zip(rankings, counted, strict=True)
@@ -83,18 +75,33 @@ def mean_average_precision(
     known = [value for value in each if np.isfinite(value)]
     value = float(np.mean(known)) if known else float("nan")
     interval = None
-    if replicates and known:
-        rng = np.random.default_rng(seed)
-        step = max(1, CHUNK // n)
-        drawn = np.concatenate(
+    if around and known and len(scores) > 1:
+        groups = jackknife.groups_of(len(scores), seed)
+        count = int(groups.max()) + 1
+        step = max(1, CHUNK // len(scores))
+        without = np.concatenate(
             [
-                means(rng.multinomial(n, np.full(n, 1 / n), size=min(step, replicates - start)))
-                for start in range(0, replicates, step)
+                _means(rankings, counted, (groups != np.arange(at, min(at + step, count))[:, None]), points)
+                for at in range(0, count, step)
             ]
         )
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        interval = (min(float(low), value), max(float(high), value))
+        # Without the only positives there is no value at all: such a group says nothing.
+        without = np.where(np.isfinite(without), without, value)
+        error = jackknife.standard_error(value, without, groups)
+        interval = jackknife.interval(value, error, count, int((targets == 1).any(axis=1).sum()))
     return value, [v if np.isfinite(v) else None for v in each], interval
+
+
+def _means(rankings: Sequence[Ranking], counted: Sequence[np.ndarray], weights: np.ndarray, points: int) -> np.ndarray:
+    """float64 [R]: the mean over classes for every row of sample counts ``weights`` [R, N]; NaN without any."""
+    total, known = np.zeros(len(weights)), np.zeros(len(weights))
+    for ranking, rows in zip(rankings, counted, strict=True):
+        value = ranking.average_precision(weights[:, rows], points)
+        there = np.isfinite(value)
+        total += np.where(there, value, 0.0)
+        known += there
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known > 0, total / np.maximum(known, 1), np.nan))
 
 
 def along_ranks(relevant: np.ndarray, total: Sequence[int] | np.ndarray) -> np.ndarray:

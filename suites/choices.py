@@ -36,20 +36,23 @@ def resolved(choices: Sequence[str], card: Card) -> list[str]:
 def _has(card: Card, part: str) -> bool:
     if part == "pooled" or part in card.dims:
         return True
-    kind = part.rpartition(".")[2] if part.startswith("blocks") else ""
+    kind = part.rpartition(".")[2] if part.startswith("block") else ""
+    if kind == "avg" and not part.startswith("blocks"):
+        return card.family != "features"
     return (kind == "cls" and "cls" in card.dims) or (kind == "avg" and card.family == "vit")
 
 
 def _part(part: str, choice: str) -> str:
     stem, _, kind = part.rpartition(".")
-    number = stem.removeprefix("blocks")
-    blocks = stem.startswith("blocks") and number.isdigit() and int(number) > 0 and kind in ("cls", "avg")
+    several = stem.startswith("blocks")
+    number = stem.removeprefix("blocks" if several else "block")
+    blocks = stem.startswith("block") and number.isdigit() and int(number) > 0 and kind in ("cls", "avg")
     if part not in PARTS and not blocks:
         raise BenchError(
-            f"linear.features: '{choice}' is no feature: join pooled, cls, avg, blocks4.cls or blocks4.avg with a "
-            f"colon, as in blocks4.cls:avg"
+            f"option features: '{choice}' is no feature: join pooled, cls, avg, blocks4.cls, blocks4.avg (the last "
+            f"four) or block7.avg (the seventh alone) with a colon, as in blocks4.cls:avg"
         )
-    return f"blocks{int(number)}.{kind}" if blocks else part
+    return f"block{'s' * several}{int(number)}.{kind}" if blocks else part
 
 
 def names_in(choices: Sequence[str]) -> tuple[str, ...]:
@@ -67,11 +70,16 @@ def described(choice: str, card: Card) -> dict[str, Any]:
     """The choice as a record's ``feature``: tokens, and the number of blocks where it is not the last one alone."""
     layers = 1
     tokens = []
+    blocks: list[int] = []
     for part in choice.split(":"):
         stem, _, kind = part.rpartition(".")
-        layers = max(layers, int(stem.removeprefix("blocks"))) if stem else layers
+        if stem.startswith("blocks"):
+            layers = max(layers, int(stem.removeprefix("blocks")))
+        elif stem:
+            blocks.append(int(stem.removeprefix("block")))
         tokens.append(card.feature if part == "pooled" else kind)
-    return {"tokens": "+".join(tokens), "layers": layers, "norm": "none"}
+    told = {"tokens": "+".join(tokens), "layers": layers, "norm": "none"}
+    return {**told, "block": "+".join(map(str, dict.fromkeys(blocks)))} if blocks else told
 
 
 def each(data: FeatureSet, choices: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:

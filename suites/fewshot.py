@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from bench.axes import FROZEN
 from bench.errors import BenchError
 from bench.files import regular
 from bench.options import Allowed, count, positive, words
-from bench.stats import wilson
 from bench.suite import Needs, engine_of
 from suites.classification import Labels, features_of, labels_of
+from suites.repeats import mean_of_runs, method_of, reach_of_samples
 
 if TYPE_CHECKING:
     from bench.card import Card
@@ -40,6 +41,7 @@ class FewShot:
 
     name = "fewshot"
     default = "fewshot/standard@1"
+    axes: ClassVar[tuple[str, ...]] = FROZEN
     options: ClassVar[dict[str, Allowed]] = {
         "shots": count(a_set=True),
         "percent": positive(100, a_set=True),
@@ -72,10 +74,11 @@ class FewShot:
                 hits = []
                 for rows in subset.draws:
                     predicted = _predict(task, labels, x[rows], labels.train[rows], test)
-                    hits.append(int((predicted == labels.test).sum()))
+                    hits.append(predicted == labels.test)
                     stage.advance()
-                runs = 100 * np.array(hits) / n
-                mean, sd, interval, method = _summary(runs, hits[0], n)
+                right = np.array(hits)
+                runs = 100 * right.mean(axis=1)
+                mean, sd, interval, method = _summary(right)
                 yield task.measure(
                     "top1", mean, n=n, engine=engine, interval=interval, interval_method=method, sd=sd,
                     seeds=subset.seeds, settings=subset.settings, headline=subset is headline,
@@ -164,12 +167,11 @@ def _predict(task: Task, labels: Labels, x: np.ndarray, y: np.ndarray, test: np.
     return best
 
 
-def _summary(runs: np.ndarray, hits: int, n: int) -> tuple[float, float | None, tuple[float, float], str]:
-    """(mean, deviation, interval, its method) of the draws' accuracies in percent."""
+def _summary(right: np.ndarray) -> tuple[float, float | None, tuple[float, float], str]:
+    """(mean, deviation, interval, its method) in percent of the draws' answers, bool [draws, n]."""
+    below, above = reach_of_samples(right)
+    runs = 100 * right.mean(axis=1)
     if len(runs) == 1:
-        low, high = wilson(hits, n)
-        return float(runs[0]), None, (100 * low, 100 * high), "wilson"
-    from suites.repeats import mean_of_runs
-
-    mean, sd, interval = mean_of_runs(runs)
-    return mean, sd, interval, "t-over-draws"
+        return float(runs[0]), None, (float(runs[0]) - below, float(runs[0]) + above), "wilson"
+    mean, sd, interval = mean_of_runs(runs, below, above)
+    return mean, sd, interval, method_of("draws", "wilson")

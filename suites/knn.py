@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from bench.axes import FROZEN
 from bench.errors import BenchError
 from bench.options import Allowed, count, spell, words
 from bench.suite import Needs
@@ -31,6 +32,7 @@ class KNN:
 
     name = "knn"
     default = "knn/dino@1"
+    axes: ClassVar[tuple[str, ...]] = FROZEN
     options: ClassVar[dict[str, Allowed]] = {
         "k": count(a_set=True),
         "headline_k": count(),

@@ -55,4 +55,4 @@ def evaluate(task: Task) -> Iterator[Measurement]:
                         )  # fmt: skip
                 runs.append(run)
                 stage.advance()
-            yield from runs[0] if len(runs) == 1 else over_runs(runs, seeds, "t-over-tries")
+            yield from runs[0] if len(runs) == 1 else over_runs(runs, seeds, "tries")

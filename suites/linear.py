@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from bench.axes import FROZEN
 from bench.errors import BenchError
 from bench.options import EXPONENT, SHARE, Allowed, count, positive, words
 from bench.suite import Needs, engine_of
@@ -28,6 +29,7 @@ class Linear:
 
     name = "linear"
     default = "linear/logreg@1"
+    axes: ClassVar[tuple[str, ...]] = FROZEN
     options: ClassVar[dict[str, Allowed]] = {
         "C": positive(),
         "low": EXPONENT,
@@ -61,12 +63,19 @@ class Linear:
         if "rates" in protocol.settings:
             from suites import choices, sgd_probe
 
+            if chosen := protocol.axes.keys() - {"size"}:
+                raise BenchError(
+                    f"{protocol.id}: this recipe says itself what it reads: set {protocol.suite}.features (as "
+                    f"block6.avg or blocks4.cls) and leave {protocol.suite}.{min(chosen)} out"
+                )
             wanted = choices.resolved(protocol.settings["features"], card)
             sgd_probe.grid_of(protocol.settings, wanted)
             return Needs(choices.names_in(wanted), backbone=sgd_probe.in_loop(protocol.settings))
         grid_of(protocol.settings)
         if protocol.settings["seeds"] > 1 and protocol.settings["C"] is not None:
-            raise BenchError("linear.seeds changes the hold-out alone: with linear.C fixed every run is the same")
+            raise BenchError(
+                "seeds changes the hold-out alone: with C fixed every run is the same (set one of the two)"
+            )
         return Needs()
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
@@ -75,7 +84,7 @@ class Linear:
             yield from self._once(task)
         else:
             runs = [list(self._once(replace(task, seed=seed, outcomes={}))) for seed in seeds]
-            yield from over_runs(runs, seeds, "t-over-seeds")
+            yield from over_runs(runs, seeds, "seeds")
 
     def _once(self, task: Task) -> Iterator[Measurement]:
         if "rates" in task.settings:
@@ -128,7 +137,7 @@ def grid_of(settings: dict[str, Any]) -> list[float]:
         return [float(settings["C"])]
     if settings["low"] > settings["high"]:
         raise BenchError(
-            f"linear.low={settings['low']:g} (log10 of C) lies above linear.high={settings['high']:g}: exchange them"
+            f"the option low={settings['low']:g} (log10 of C) lies above high={settings['high']:g}: exchange them"
         )
     return [float(c) for c in 10 ** np.linspace(settings["low"], settings["high"], settings["points"])]
 
@@ -207,7 +216,7 @@ def prepared(x: np.ndarray, how: str) -> np.ndarray:
 
 
 def holdout(
-    y: np.ndarray, share: float, seed: int, remedy: str = "set linear.C to a number", *, stratified: bool = True
+    y: np.ndarray, share: float, seed: int, remedy: str = "set the option C to a number", *, stratified: bool = True
 ) -> np.ndarray:
     """bool [N]: a random part of about ``share``, of every class alike when ``stratified``.
 

@@ -80,11 +80,11 @@ def evaluate(task: Task, facts: Mapping[str, Any] | None = None, *, headline: st
         with task.progress.stage("logistic path", len(grid), "penalties") as stage:
 
             def note(fit: Fit) -> None:
-                value, _, _ = mean_average_precision(fit.logits(x[held]), targets.train[held], 11, replicates=0)
+                value, _, _ = mean_average_precision(fit.logits(x[held]), targets.train[held], 11, around=False)
                 if value != value:
                     raise BenchError(
-                        f"the part of {task.data['train'].dataset} held out shows no class at all: set linear.C to a "
-                        f"number"
+                        f"the part of {task.data['train'].dataset} held out shows no class at all: set the option C "
+                        f"to a number"
                     )
                 path.append(
                     {"C": fit.C, "holdout_map11": 100 * value, "iterations": fit.iterations,

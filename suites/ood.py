@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from bench.axes import FROZEN
 from bench.bootstrap import percentile
 from bench.errors import BenchError
 from bench.options import Allowed, count, positive, words
@@ -35,6 +36,7 @@ class OutOfDistribution:
 
     name = "ood"
     default = "ood/standard@1"
+    axes: ClassVar[tuple[str, ...]] = FROZEN
     options: ClassVar[dict[str, Allowed]] = {
         "scores": words("knn", "mahalanobis", *LOGIT_SCORES, once=True),
         "k": count(),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from bench.axes import FROZEN
 from bench.errors import BenchError
 from bench.options import Allowed, count, positive, words
 from bench.suite import Needs, engine_of
@@ -31,6 +32,7 @@ class Quality:
 
     name = "quality"
     default = "quality/standard@1"
+    axes: ClassVar[tuple[str, ...]] = FROZEN
     options: ClassVar[dict[str, Allowed]] = {
         # 0: all of them.
         "samples": count(0),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from bench.axes import FROZEN
 from bench.errors import BenchError
 from bench.options import EXPONENT, SHARE, Allowed, count, positive
 from bench.suite import Needs, engine_of
@@ -30,6 +31,7 @@ class Ridge:
 
     name = "ridge"
     default = "ridge/path@1"
+    axes: ClassVar[tuple[str, ...]] = FROZEN
     options: ClassVar[dict[str, Allowed]] = {
         "penalty": positive(),
         "low": EXPONENT,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from bench.axes import FROZEN
 from bench.bootstrap import percentile, resampled_sums
 from bench.card import digest_of
 from bench.data.robustness import SEVERITIES
@@ -54,6 +55,7 @@ class Robust:
 
     name = "robust"
     default = "robust/standard@1"
+    axes: ClassVar[tuple[str, ...]] = FROZEN
     options: ClassVar[dict[str, Allowed]] = {
         "sets": words(*SETS, once=True),
         "classifier": words("auto", "own", "probe"),

@@ -41,8 +41,8 @@ def grid_of(settings: dict[str, Any], features: Sequence[str]) -> list[Head]:
     grid = [Head(f, rate, float(decay)) for f in features for decay in settings["weight_decay"] for rate in rates]
     if settings["select"] == "last" and len(grid) > 1:
         raise BenchError(
-            "linear.select=last chooses nothing: give one learning rate, weight decay and feature with it "
-            "(linear.rates, linear.weight_decay, linear.features)"
+            "select=last chooses nothing: give one learning rate, weight decay and feature with it "
+            "(options rates, weight_decay, features)"
         )
     return grid
 
@@ -75,7 +75,7 @@ def evaluate(task: Task) -> Iterator[Measurement]:
     selection = settings["select"] if len(grid) > 1 else "last"
     chosen, logits = grid[0], None
     if selection == "holdout":
-        held = holdout(labels.train, settings["holdout"], task.seed, remedy="give linear.rates one value")
+        held = holdout(labels.train, settings["holdout"], task.seed, remedy="give the option rates one value")
         for head, found in learnt(task, labels, grid, task.seed, held):
             path.append(_point(head, found, labels.train[held], "holdout_top1"))
         chosen = grid[_best(path, "holdout_top1")]
@@ -89,7 +89,7 @@ def evaluate(task: Task) -> Iterator[Measurement]:
         logits = next(learnt(task, labels, [chosen], task.seed))[1]
     if not np.isfinite(logits).all():
         raise BenchError(
-            f"the linear probe diverged at a learning rate of {chosen.rate:g} on these features: set linear.rates "
+            f"the linear probe diverged at a learning rate of {chosen.rate:g} on these features: set rates "
             f"lower or divide the features by a constant"
         )
     top, score = rank(logits, labels)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from bench.axes import FROZEN
 from bench.errors import BenchError
 from bench.options import Allowed, count, positive
 from bench.suite import Needs, engine_of
 from suites.average_precision import mean_average_precision
 from suites.classification import features_of
-from suites.repeats import mean_of_runs
+from suites.jackknife import METHOD
+from suites.repeats import mean_of_runs, method_of
 
 if TYPE_CHECKING:
     from bench.card import Card
@@ -29,6 +31,7 @@ class VOC07Classification:
 
     name = "voc07cls"
     default = "voc07cls/svm@1"
+    axes: ClassVar[tuple[str, ...]] = FROZEN
     options: ClassVar[dict[str, Allowed]] = {
         "costs": positive(1e6, a_set=True),
         "tol": positive(1),
@@ -84,13 +87,15 @@ class VOC07Classification:
         if late:
             details["not_converged"] = late
         value, each, interval = mean_average_precision(scores[:, used], test.labels[:, used], seed=task.seed)
-        if interval is None:
+        if value != value:
             raise BenchError(f"{test.dataset} {test.split} shows none of the classes that could be learnt")
         kept = [name for name, u in zip(names, used, strict=True) if u]
         details["per_class"] = {n: 100 * ap for n, ap in zip(kept, each, strict=True) if ap is not None}
         yield task.measure(
             "map", 100 * value, n=len(test), engine=engine_of("scikit-learn", "liblinear"), headline=True,
-            interval=(100 * interval[0], 100 * interval[1]), interval_method="bootstrap over images", seeds=[task.seed],
+            interval=None if interval is None else (100 * interval[0], 100 * interval[1]),
+            interval_method=None if interval is None else METHOD,
+            interval_note="a single sample" if interval is None else None, seeds=[task.seed],
             selection="holdout" if len(task.settings["costs"]) > 1 else "none", details=details,
         )  # fmt: skip
 
@@ -101,7 +106,8 @@ class VOC07Classification:
         sizes = [size for size in settings["shots"] if size > 0]
         with task.progress.stage("low-shot SVMs", len(sizes) * len(seeds), "draws") as stage:
             for size in sizes:
-                runs = []
+                runs: list[float] = []
+                around = None
                 short = int(((targets == 1).sum(axis=0) < size).sum())
                 for seed in seeds:
                     rng = np.random.default_rng(seed)
@@ -112,16 +118,21 @@ class VOC07Classification:
                         if len(np.unique(y)) == 2:
                             machine, _ = fitted(task, x[rows], y, float(settings["costs"][0]))
                             scores[:, c] = machine.decision_function(seen)
-                    runs.append(100 * mean_average_precision(scores, test.labels, replicates=0)[0])
+                    # The test samples' share of the interval is that of the first draw: draws differ little in it.
+                    value, _, of_first = mean_average_precision(scores, test.labels, around=not runs, seed=task.seed)
+                    if of_first is not None:
+                        around = 100 * (value - of_first[0]), 100 * (of_first[1] - value)
+                    runs.append(100 * value)
                     stage.advance()
                 if not np.isfinite(runs).all():
                     raise BenchError(
                         f"{test.dataset} {test.split} shows no class at all: average precision says nothing"
                     )
-                mean, sd, interval = mean_of_runs(np.array(runs))
+                mean, sd, interval = mean_of_runs(np.array(runs), *(around or ()))
                 yield task.measure(
                     "map", mean, n=len(test), engine=engine_of("scikit-learn", "liblinear"), sd=sd, seeds=seeds,
-                    interval=interval, interval_method="t-over-draws", settings={"shots": size},
+                    interval=interval, interval_method=method_of("draws", METHOD if around else None),
+                    settings={"shots": size},
                     headline=size == sizes[-1],
                     details={"runs": runs, **({"classes_with_fewer_positives": short} if short else {})},
                 )  # fmt: skip

@@ -11,12 +11,11 @@ import numpy as np
 from bench.errors import BenchError
 from bench.suite import Outcomes
 from suites.average_precision import mean_average_precision
+from suites.jackknife import METHOD
 
 if TYPE_CHECKING:
     from bench.record import Engine, Measurement
     from bench.suite import Task
-
-REPLICATES = 1000
 
 
 @dataclass
@@ -78,15 +77,12 @@ def precisions(
     if unlearnt := [name for name, count in zip(targets.names, learnt, strict=True) if not count]:
         details["without_training_samples"] = {"classes": unlearnt}
     for metric, points in (("map", 0), ("map11", 11)):
-        value, each, around = mean_average_precision(
-            scores, targets.test, points, replicates=REPLICATES, seed=task.seed
-        )  # fmt: skip
-        # Copies in a resample rank together, which flatters it: its spread is right, its centre is not.
-        half = (around[1] - around[0]) / 2 if around else 0.0
+        value, each, around = mean_average_precision(scores, targets.test, points, seed=task.seed)
         yield task.measure(
             metric, 100 * value, n=len(scores), engine=engine,
-            interval=(100 * max(0.0, value - half), 100 * min(1.0, value + half)),
-            interval_method="bootstrap over samples, centred", outcomes=table,
+            interval=None if around is None else (100 * around[0], 100 * around[1]),
+            interval_method=None if around is None else METHOD,
+            interval_note="a single sample" if around is None else None, outcomes=table,
             headline=metric == headline,
             details={
                 **details,

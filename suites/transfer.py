@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from bench.axes import FROZEN
 from bench.card import digest_of
 from bench.errors import BenchError
 from bench.options import EXPONENT, SHARE, Allowed, count, positive, words
@@ -28,6 +29,7 @@ class Transfer:
 
     name = "transfer"
     default = "transfer/kornblith@1"
+    axes: ClassVar[tuple[str, ...]] = FROZEN
     options: ClassVar[dict[str, Allowed]] = {
         "sets": words(*SETS, once=True),
         "C": positive(),
@@ -59,6 +61,11 @@ class Transfer:
         if "momentum" in protocol.settings:
             from suites import cifar_transfer
 
+            if protocol.axes:
+                raise BenchError(
+                    f"{protocol.id}: this recipe learns at 32 x 32 from the whole network: leave "
+                    f"transfer.{min(protocol.axes)} out"
+                )
             cifar_transfer.check(protocol.settings["sets"], card)
             return Needs(features=(), backbone=True)
         grid_of(protocol.settings)

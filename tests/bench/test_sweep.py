@@ -176,3 +176,41 @@ def test_a_launcher_that_is_not_there(tmp_path: Path) -> None:
     done = run(str(written(tmp_path, SWEEP)), "--launcher", "smoke-signals", cache=tmp_path)
     assert done.returncode == 2
     assert "unknown launcher" in done.stderr
+
+
+def test_vary_is_a_grid_of_settings_and_axes(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        """
+        suites: [knn, cost]
+        set: {knn.k: [5], cost.batch: 1}
+        vary: {size: [32, 64], knn.block: [1, 2]}
+        models: [demo:mobilenetv2, {model: demo:efficientnet-lite0, suites: [cost], vary: {cost.size: [32]}, set: {}}]
+        """,
+    )
+    with pytest.raises(bench.BenchError, match=r"vary\.size: none of the suites \(cost\)"):
+        sweep.read(path)
+    path.write_text(path.read_text().replace("suites: [cost]", "suites: [ridge]").replace("cost.size", "ridge.points"))
+    requests = sweep.read(path)
+    first = [{k: v for k, v in r.settings.items() if k in ("knn.size", "knn.block")} for r in requests[:4]]
+    assert first == [{"knn.size": s, "knn.block": b} for s in (32, 64) for b in (1, 2)]
+    assert [r.settings for r in requests[4:]] == [{"ridge.size": s, "ridge.points": 32} for s in (32, 64)]
+    steps = sweep.plan([r.model_copy(update={"data": "demo", "limit": 6}) for r in requests[:4]], tmp_path)
+    assert [step.varied for step in steps] == [f"knn.size={s}, knn.block={b}" for s in (32, 64) for b in (1, 2)]
+    # Of cost there is nothing to forward from data; kNN's two sizes are two passes, whatever the block.
+    assert {one.size for step in steps for one in step.passes} >= {32, 64}
+
+
+@pytest.mark.parametrize(
+    ("vary", "said"),
+    [
+        ("{knn.k: 5}", "is a list of one or more values"),
+        ("{size: []}", "is a list of one or more values"),
+        ("{size: [32, 32]}", "gives a value twice"),
+        ("{sise: [32]}", r"no axis .* and no suite\.option"),
+        ("{linear.C: [1, 2]}", "'linear.C' is set, but suite 'linear' is not run"),
+    ],
+)
+def test_vary_at_fault(tmp_path: Path, vary: str, said: str) -> None:
+    with pytest.raises(bench.BenchError, match=said):
+        sweep.read(written(tmp_path, f"suites: [knn]\nmodels: [demo:mobilenetv2]\nvary: {vary}"))

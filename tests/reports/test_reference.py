@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bench.errors import BenchError
+from bench.protocol import cards
 from bench.record import Record
 from reports.board import assemble
 from reports.reference import Reference, Verdict, judge, listing, located, mark, of_model, references
@@ -60,6 +61,16 @@ def test_a_value_is_reproduced_up_to_its_tolerance_on_both_sides() -> None:
     ]
     assert str(Verdict(r, 75.3)) == "off by +0.80"
     assert str(Verdict(r, 74.6)) == "reproduced"
+
+
+def test_inaturalist_is_verified_by_its_own_suite() -> None:
+    asked = Verification("x/dinov2.pth", ["inat18"], reference="dinov2-vitg14")
+    assert (asked.protocols, asked.data) == ({"inat18": "inat18/dinov2@1"}, "inat18")
+    assert [r.value for r in asked.wanted] == [81.6]
+
+
+def test_every_value_of_frozen_features_is_under_a_protocol_that_runs() -> None:
+    assert {r.protocol for r in references() if r.suite in ("knn", "linear", "inat18")} <= set(cards())
 
 
 def test_which_model_is_meant() -> None:

@@ -59,7 +59,7 @@ def test_a_weight_is_a_repetition(points):
 def test_difficult_samples_do_not_count_and_classes_without_positives_are_left_out():
     scores = np.array([[4.0, 1, 0], [3, 2, 0], [2, 3, 0], [1, 4, 0]])
     targets = np.array([[1, -1, -1], [0, -1, -1], [1, 1, -1], [-1, 0, -1]])
-    value, each, interval = mean_average_precision(scores, targets, 11, replicates=50)
+    value, each, interval = mean_average_precision(scores, targets, 11)
     assert each == [1.0, 1.0, None]
     assert value == 1
     assert interval[0] <= 1 <= interval[1]
@@ -81,3 +81,42 @@ def test_precision_along_the_ranks():
     assert along_ranks(relevant, [2, 3]).tolist() == pytest.approx([(1 + 2 / 3) / 2, 0])
     # One relevant sample lies beyond the ranks that were looked at.
     assert along_ranks(relevant[:1], [3]).tolist() == pytest.approx([(1 + 2 / 3) / 3])
+
+
+def test_no_interval_of_a_single_sample_and_none_of_no_width():
+    one = np.array([[2.0]]), np.array([[1]])
+    assert mean_average_precision(*one)[2] is None
+    _, _, (low, high) = mean_average_precision(np.arange(20.0)[:, None], np.where(np.arange(20) >= 10, 1, -1)[:, None])
+    assert (round(low, 4), high) == (0.7225, 1.0)  # Wilson's, ten of ten.
+
+
+def test_leaving_out_equals_computing_again():
+    rng = np.random.default_rng(4)
+    n = 25
+    targets = np.where(rng.random((n, 2)) < 0.4, 1, -1)
+    scores = targets + rng.standard_normal((n, 2))
+    value, _, (low, high) = mean_average_precision(scores, targets)
+    fewer = [[np.delete(table, i, 0) for table in (scores, targets)] for i in range(n)]
+    again = [mean_average_precision(*tables, around=False)[0] for tables in fewer]
+    error = np.sqrt((n - 1) / n * ((again - np.mean(again)) ** 2).sum())  # Tukey's jackknife.
+    reach = 2.0639 * error / (value * (1 - value))  # Student's t at 24 degrees of freedom, from a table.
+    logits = [np.log(p / (1 - p)) for p in (low, value, high)]
+    assert logits[2] - logits[1] == pytest.approx(reach, rel=1e-4)
+    assert logits[1] - logits[0] == pytest.approx(reach, rel=1e-4)
+
+
+@pytest.mark.slow  # Hundreds of sets, each left out of sample by sample.
+@pytest.mark.parametrize("n", [100, 250, 500])
+@pytest.mark.parametrize("points", [0, 11])
+def test_intervals_cover(n, points):
+    """Of the value expected of other samples of that number, at least 93 % of the time."""
+    rng = np.random.default_rng(n + points)
+
+    def draw(classes, share, distance):
+        present = rng.random((n, classes)) < share
+        return rng.standard_normal((n, classes)) + distance * present, np.where(present, 1, -1)
+
+    for shape in ((1, 0.2, 1.5), (5, 0.3, 2.5), (10, 0.08, 1.5)):
+        truth = np.mean([mean_average_precision(*draw(*shape), points, around=False)[0] for _ in range(600)])
+        found = [mean_average_precision(*draw(*shape), points)[2] for _ in range(200)]
+        assert np.mean([low <= truth <= high for low, high in found]) >= 0.93 - 1.65 * np.sqrt(0.05 * 0.95 / 200)

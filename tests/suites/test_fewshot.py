@@ -6,6 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from suitehelp import clusters, evaluate, values
 
 from bench.errors import BenchError
+from bench.stats import wilson
 from suites.classification import labels_of
 from suites.fewshot import drawn, subsets_of
 
@@ -34,8 +35,9 @@ def test_every_size_mean_deviation_and_runs():
         assert m.seeds == [7, 8, 9, 10]
         assert m.value == pytest.approx(np.mean(runs))
         assert m.sd == pytest.approx(np.std(runs, ddof=1))
-        # The 97.5 % point of Student's t at three degrees of freedom, from a table.
-        assert m.interval[1] - m.value == pytest.approx(min(3.1824 * m.sd / 2, 100 - m.value), abs=1e-3)
+        # The 97.5 % point of Student's t at three degrees of freedom, from a table; the test samples add their part.
+        assert m.value - m.interval[0] > max(3.1824 * m.sd / 2, 1)
+        assert m.interval_method == "draws (t) and test samples (wilson), mover"
     assert [m.settings for m in found if m.headline] == [{"percent": 1.0}]
     ten = subsets_of(made, labels_of(made))[3]
     for rows, run in zip(ten.draws, found[3].details["runs"], strict=True):
@@ -62,6 +64,8 @@ def test_published_lists_by_path(tmp_path):
     (found,), _ = evaluate("fewshot", TRAIN, TEST, ids=(ids, None), lists=[str(whole), str(short)])
     assert found.settings == {"lists": 2}
     assert found.sd == 0
+    # Draws that do not differ leave the test samples, as a single draw does.
+    assert found.interval == pytest.approx([100 * end for end in wilson(round(found.value * 80 / 100), 80)])
     drawn_alike, _ = evaluate("fewshot", TRAIN, TEST, shots=[5], draws=1)
     assert found.value == drawn_alike[0].value
     whole.write_text("nothing.jpg\n")

@@ -77,3 +77,46 @@ def test_a_set_without_pairs_is_refused():
     x, _ = clusters(0, 6)
     with pytest.raises(BenchError, match="nothing can be found"):
         evaluate("retrieval", (x, np.arange(6)), (x, np.arange(6)))
+
+
+def test_halves_are_the_metric_of_each_half(monkeypatch):
+    x, y = clusters(0, 41, 4, 6)
+    x = unit(x)
+    monkeypatch.setattr(retrieval, "ROOM", 200)
+    halves = retrieval.Halves(41, (1, 3), seed=5)
+    ranked(x, y, x, y, own=True, halves=halves)
+    rng = np.random.default_rng(5)
+    for split in range(2):
+        side = rng.permutation(41) % 2 == 0
+        for number, keep in ((1, side), (0, ~side)):
+            half = ranked(x[keep], y[keep], x[keep], y[keep], own=True)
+            expected = [half.ap.sum(), half.ap_at_r.sum(), (half.first <= 1).sum(), (half.first <= 3).sum()]
+            assert halves._sums[split, number] == pytest.approx(expected)
+            assert halves._queries[split, number] == len(half.query)
+
+
+def test_a_small_set_says_why_it_has_no_interval():
+    x, _ = clusters(0, 4)
+    found, _ = evaluate("retrieval", (x, np.array([0, 0, 1, 2])), (x, np.array([0, 0, 1, 2])))
+    assert (found[0].n, found[0].interval) == (2, None)
+    assert "no pair" in found[0].interval_note
+
+
+@pytest.mark.slow  # Hundreds of sets of samples, each halved again and again.
+@pytest.mark.parametrize(("n", "classes", "distance"), [(100, 5, 0.7), (250, 20, 1.0), (500, 10, 0.8)])
+def test_intervals_cover(n, classes, distance):
+    """Of the value expected of other samples of that number, at least 93 % of the time."""
+    rng = np.random.default_rng(n)
+    centres = np.random.default_rng(5).standard_normal((classes, 16)) * distance
+    values, ends = [], []
+    for number in range(300):
+        y = rng.integers(0, classes, n)
+        x = unit(centres[y] + rng.standard_normal((n, 16)))
+        halves = retrieval.Halves(n, (1,), number) if number < 100 else None
+        found = ranked(x, y, x, y, own=True, halves=halves)
+        means = [found.ap.mean(), found.ap_at_r.mean(), (found.first <= 1).mean()]
+        values.append(means)
+        if halves is not None:
+            ends.append([halves.interval(float(v), place, len(found.query))[0] for place, v in enumerate(means)])
+    truth, (low, high) = np.mean(values, axis=0), np.moveaxis(np.array(ends), 2, 0)
+    assert (((low <= truth) & (truth <= high)).mean(axis=0) >= 0.93 - 1.65 * np.sqrt(0.05 * 0.95 / 100)).all()

@@ -14,17 +14,19 @@ from suites.linear import Linear
 TRAIN, TEST = clusters(0, 200, 4), clusters(1, 80, 4)
 NAMES = [
     "dinov2", "dinov3", "mae", "moco", "mocov3", "simclr", "byol", "swav", "barlow", "vicreg", "simsiam", "lightly",
-    "dino", "dino-b", "ibot", "ibot-b", "beit", "inat", "dinov2-inat18",
+    "dino", "dino-b", "ibot", "ibot-b", "beit", "inat18/vissl", "inat18/dinov2",
 ]  # fmt: skip
-GRIDS = ("dinov2", "dinov2-inat18", "dinov3", "ibot", "ibot-b")
+GRIDS = ("dinov2", "inat18/dinov2", "dinov3", "ibot", "ibot-b")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_card_runs_and_says_how_it_chose(name):
-    found, _ = evaluate("linear", TRAIN, TEST, protocol=f"{name}-cached", iterations=20, batch=64)
+    suite = "inat18" if name.startswith("inat18") else "linear"
+    found, _ = evaluate(suite, TRAIN, TEST, protocol=f"{name}-cached", iterations=20, batch=64)
+    assert {m.suite for m in found} == {suite}
     assert {m.selection for m in found} == {"holdout" if name in GRIDS else "last"}
     assert found[0].details["iterations"] == 20
-    again, _ = evaluate("linear", TRAIN, TEST, protocol=f"{name}-cached", iterations=20, batch=64)
+    again, _ = evaluate(suite, TRAIN, TEST, protocol=f"{name}-cached", iterations=20, batch=64)
     assert [m.value for m in found] == [m.value for m in again]
 
 

@@ -1,0 +1,215 @@
+"""Axes of the frozen protocols: input size, block, layers, tokens; each a variant of its own name, never silent."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import bench
+from adapters.timm_backbone import TimmBackbone, create
+from bench import protocol
+from bench.axes import AXES, at_size, axes_of
+from bench.card import Card, Transform
+from bench.data.opening import open_data
+from bench.errors import BenchError
+from bench.registry import table
+
+OPTIONS = {"knn": {"k": [3], "headline_k": 3}, "linear": {"C": 1.0}, "ridge": {"penalty": 1.0}, "retrieval": {"k": [1]}}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4)):
+        for number, name in enumerate(("dark", "grey", "light")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 100, (36, 40, 3)) + 75 * number
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{i}.png")
+    return f"imagefolder:{root}"
+
+
+@pytest.fixture(scope="module")
+def vit():
+    torch.manual_seed(0)
+    network = create("vit_tiny_patch16_224", pretrained=False, depth=3, embed_dim=24, num_heads=2, num_classes=0)
+    return TimmBackbone(network, card("small", Transform(resize=36, crop=32)), feature="cls")
+
+
+@pytest.fixture(scope="module")
+def cnn():
+    return bench.load("demo:mobilenetv2@32")
+
+
+def card(name, transform):
+    return Card(
+        name=name, spec=f"timm:{name}", architecture=name, family="vit", dims={}, feature="", transform=transform,
+        weight_digest="",
+    )  # fmt: skip
+
+
+def run(model, pictures, suites, **settings):
+    plain = {f"{suite}.{name}": value for suite in suites for name, value in OPTIONS.get(suite, {}).items()}
+    return bench.run(model, suites, pictures, settings={**plain, **settings}, workers=0, device="cpu")
+
+
+def by_hand(model, pictures, read, size=None):
+    """float32 [N, D] of the test split, in plain steps."""
+    network = model if size is None else at_size(model, size)
+    images = open_data(pictures).test
+    with torch.inference_mode():
+        return torch.cat([read(network, network.preprocess(images.image(i))[None]) for i in range(len(images))]).numpy()
+
+
+def seen_by(suite, model, pictures, monkeypatch, **axes):
+    """(the test features that the suite was handed, the run's record)."""
+    from bench.registry import resolve
+
+    kept = {}
+    kind = resolve("suites", suite)
+    original = kind.evaluate
+
+    def evaluate(self, task):
+        kept["x"] = np.array(task.data["test"].array("pooled"))
+        width = task.data["test"].widths["pooled"]
+        blocks = [block for _, block in task.data["test"].blocks("pooled", 5)]
+        assert np.array_equal(np.concatenate(blocks), kept["x"])
+        assert kept["x"].shape[1] == width
+        yield from original(self, task)
+
+    monkeypatch.setattr(kind, "evaluate", evaluate)
+    record = run(model, pictures, [suite], **{f"{suite}.{axis}": value for axis, value in axes.items()})
+    return kept["x"], record
+
+
+def test_every_axis_reads_what_it_says(vit, pictures, monkeypatch):
+    def block(number, kind):
+        def read(network, images):
+            patches, token = network.blocks(images, n=3 - number + 1)[0]
+            return token if kind == "cls" else patches.mean(dim=1)
+
+        return read
+
+    def last(count):
+        return lambda network, images: torch.cat([token for _, token in network.blocks(images, n=count)], dim=1)
+
+    cases = [
+        ({"block": 1}, block(1, "cls"), None, {"tokens": "cls", "block": 1}),
+        ({"block": 2, "tokens": "avg"}, block(2, "avg"), None, {"tokens": "avg", "block": 2}),
+        ({"layers": 2}, last(2), None, {"tokens": "cls", "layers": 2}),
+        ({"tokens": "avg"}, lambda m, x: m.features(x)["avg"], None, {"tokens": "avg", "layers": 1}),
+        ({"size": 48}, lambda m, x: m.features(x)["pooled"], 48, {"tokens": "cls", "layers": 1}),
+        ({"block": 3, "size": 48}, block(3, "cls"), 48, {"tokens": "cls", "block": 3}),
+    ]  # fmt: skip
+    for axes, read, size, told in cases:
+        found, record = seen_by("knn", vit, pictures, monkeypatch, **axes)
+        np.testing.assert_allclose(found, by_hand(vit, pictures, read, size), atol=1e-5)
+        suffix = "".join(f"+{name}={value}" for name, value in sorted({**OPTIONS["knn"], **axes}.items()))
+        assert record.measurements[0].protocol == f"knn/dino@1{suffix.replace('[3]', '3')}"
+        assert told.items() <= record.measurements[0].feature.items()
+        assert record.measurements[0].transform.crop == (size or 32)
+        assert record.model.transform.crop == 32
+    joined, _ = seen_by("knn", vit, pictures, monkeypatch, layers=2, tokens="cls:avg")
+    both = by_hand(vit, pictures, lambda m, x: torch.cat([last(2)(m, x), m.features(x)["avg"]], dim=1))
+    np.testing.assert_allclose(joined, both, atol=1e-5)
+
+
+def test_the_last_block_alone_is_the_feature_itself(vit, pictures, monkeypatch):
+    plain, _ = seen_by("knn", vit, pictures, monkeypatch)
+    for axes in ({"block": 3}, {"layers": 1}, {"tokens": "cls"}, {"tokens": "pooled"}, {"size": 32}):
+        np.testing.assert_allclose(seen_by("knn", vit, pictures, monkeypatch, **axes)[0], plain, atol=1e-6)
+
+
+def test_a_convolutional_network_has_the_maps_of_its_pyramid(cnn, pictures, monkeypatch):
+    levels = len(cnn.card.strides)
+    found, record = seen_by("ridge", cnn, pictures, monkeypatch, block=levels - 1)
+    maps = by_hand(cnn, pictures, lambda m, x: m.pyramid(x)[-2].mean(dim=(2, 3)))
+    np.testing.assert_allclose(found, maps, atol=1e-5)
+    assert record.measurements[0].feature["block"] == levels - 1
+    two, _ = seen_by("ridge", cnn, pictures, monkeypatch, layers=2)
+    assert two.shape[1] == sum(cnn.card.channels[-2:])
+
+
+def test_sizes_of_one_run_are_features_of_their_own(vit, pictures):
+    record = run(vit, pictures, ["knn", "ridge", "retrieval"], **{"ridge.size": 48, "retrieval.size": 48})
+    sizes = {m.suite: m.transform.crop for m in record.measurements}
+    assert sizes == {"knn": 32, "ridge": 48, "retrieval": 48}
+    assert record.environment["images_forwarded"] <= 2 * 36
+
+
+def test_the_network_in_the_loop_takes_a_size(vit, pictures):
+    record = bench.run(
+        vit, ["linear", "attentive"], pictures, protocols={"linear": "moco"}, workers=0, device="cpu",
+        settings={"linear.size": 48, "linear.batch": 12, "linear.epochs": 1, "attentive.size": 48,
+                  "attentive.batch": 12, "attentive.epochs": 1, "attentive.warmup": 0},
+    )  # fmt: skip
+    assert {m.transform.crop for m in record.measurements} == {48}
+    assert all("+size=48" in m.protocol for m in record.measurements)
+
+
+def test_the_linear_grid_takes_single_blocks(vit, pictures):
+    record = bench.run(
+        vit, ["linear"], pictures, protocols={"linear": "moco-cached"}, workers=0, device="cpu",
+        settings={"linear.features": ["block1.cls", "block2.avg", "cls"], "linear.select": "holdout",
+                  "linear.holdout": 0.3, "linear.iterations": 3, "linear.batch": 8},
+    )  # fmt: skip
+    path = record.measurements[0].details["path"]
+    assert [point["feature"] for point in path] == ["block1.cls", "block2.avg", "cls"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"knn.block": 4}, "has 3 blocks: there is no block 4"),
+        ({"knn.block": 0}, "at least 1"),
+        ({"knn.block": 1, "knn.layers": 2}, "set one of them"),
+        ({"knn.tokens": "patches"}, "cls, avg or cls:avg"),
+        ({"knn.size": "large"}, "knn.size takes a whole number"),
+        ({"knn.size": 7}, "cannot take images of 7x7 pixels"),
+        ({"knn.sise": 7}, "nearest: size"),
+        ({"agreement.size": 7}, "has no option 'size'"),
+    ],
+)
+def test_refusals(vit, pictures, settings, said):
+    suite = next(iter(settings)).partition(".")[0]
+    with pytest.raises(BenchError, match=said):
+        run(vit, pictures, [suite], **settings)
+
+
+def test_refusals_of_other_models(cnn, pictures, tmp_path):
+    with pytest.raises(BenchError, match="has no blocks but"):
+        run(cnn, pictures, ["knn"], **{"knn.block": 9})
+    with pytest.raises(BenchError, match="no token blocks"):
+        run(cnn, pictures, ["knn"], **{"knn.block": 1, "knn.tokens": "cls"})
+    with pytest.raises(BenchError, match=r"set linear\.features"):
+        bench.run(cnn, ["linear"], pictures, protocols={"linear": "moco-cached"}, settings={"linear.block": 1})
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"{split}.npz", x=rng.standard_normal((8, 4)).astype(np.float32), y=np.arange(8) % 2)
+    with pytest.raises(BenchError, match="are past"):
+        bench.run(f"features:{tmp_path}", ["knn"], settings={"knn.size": 32})
+    live = bench.wrap(torch.nn.Flatten(), transform=lambda image: torch.zeros(3, 2, 2))
+    with pytest.raises(BenchError, match="cannot be set to 32"):
+        bench.run(live, ["knn"], pictures, settings={"knn.size": 32}, workers=0)
+
+
+def test_no_option_of_a_card_has_the_name_of_an_axis_of_its_suite():
+    for suite in table("suites"):
+        for one in protocol.cards().values():
+            if one.suite == suite:
+                assert not set(axes_of(suite)) & set(one.settings), one.id
+    frozen = {
+        "knn",
+        "linear",
+        "inat18",
+        "ridge",
+        "fewshot",
+        "transfer",
+        "voc07cls",
+        "retrieval",
+        "quality",
+        "ood",
+        "robust",
+    }
+    assert {suite for suite in table("suites") if set(axes_of(suite)) == set(AXES)} >= frozen
