@@ -26,7 +26,7 @@ class Detecting:
     default: str
     kinds = "coco:PATH or voc:PATH"
     options: ClassVar[dict[str, Allowed]] = {
-        "engine": words("torchvision"),
+        "engine": words("torchvision", "detectron2"),
         "iterations": count(),
         "batch": count(most=65_536),
         "size": count(least=32, most=4096),
@@ -38,6 +38,9 @@ class Detecting:
         "optimiser": words("sgd", "adamw"),
         "bn": words("batch", "fixed"),
         "fpn_norm": words("batch", "none"),
+        "head": words("fpn", "c4"),
+        "window": count(least=0, most=1024),
+        "drop_path": Allowed(least=0, below=1),
     }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
@@ -46,23 +49,27 @@ class Detecting:
                 f"suite '{self.name}' detects things in images, and '{card.name}' is a {card.family} network"
             )
         refuse_without_maps(self.name, card)
+        if protocol.settings["engine"] == "detectron2":
+            from suites.detection.engines import check_detectron2
+
+            check_detectron2(self.name)
         return Needs(features=(), backbone=True)
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
+        from suites.detection.engines import job_of
         from suites.detection.precision import truth_of
-        from suites.detection.training import Job
 
         train, test = annotated(task, "instances", "boxes", self.kinds)
         masks = bool(task.settings["masks"])
         if masks and not (train.masked and test.masked):
             raise BenchError(
                 f"{task.protocol.id} needs a mask for every object, and {train.name} has boxes alone: "
-                f"--protocol {self.name}=tv-fasterrcnn-fpn-1x needs none"
+                f"--set {self.name}.masks=no, or --protocol {self.name}=tv-fasterrcnn-fpn-1x, needs none"
             )
         truth = truth_of(test)
         if not any(not row["iscrowd"] and not row["difficult"] for row in truth["annotations"]):
             raise BenchError(f"{test.name} {test.split} has no object that counts: there is nothing to find")
-        job = Job(task, len(train.classes), masks)
+        job = job_of(task, len(train.classes), masks)
         trained = job.train(train)
         detections = job.detect(trained.network, test)
         task.files["detections.json"] = json.dumps(detections, separators=(",", ":")).encode()
@@ -75,7 +82,7 @@ class Detecting:
             if first:
                 details["per_class"] = dict(zip(map(str, test.classes), per_class(tables[metric], metric), strict=True))
             yield task.measure(
-                metric, value, n=len(test), engine=self.engine(), interval=interval,
+                metric, value, n=len(test), engine=self.engine(job.engine()), interval=interval,
                 interval_method="bootstrap over images" if interval else None,
                 interval_note=None if interval else "too few images: the metric is undefined in resamples",
                 outcomes=tables[metric], headline=first, seeds=[task.seed], details=details if first else {},
@@ -93,9 +100,10 @@ class Detecting:
         """What each metric's detections met, by metric: from this two records are compared on the same images."""
         raise NotImplementedError
 
-    def engine(self) -> Engine:
+    def engine(self, detector: Engine) -> Engine:
+        """The judge of detections and the ``detector`` that made them."""
         judge = engine_of("faster-coco-eval")
-        return engine_of("torchvision", f"{judge.name} {judge.version}+torchvision")
+        return detector.model_copy(update={"name": f"{judge.name} {judge.version}+{detector.name}"})
 
 
 class COCO(Detecting):
@@ -150,8 +158,8 @@ class VOC07(Detecting):
         table = Outcomes("box-all", voc_matches(truth, detections)["all"])
         return dict.fromkeys(("box_ap", "box_ap50", "box_ap75"), table)
 
-    def engine(self) -> Engine:
-        return engine_of("torchvision", "bench-voc07+torchvision")
+    def engine(self, detector: Engine) -> Engine:
+        return detector.model_copy(update={"name": f"bench-voc07+{detector.name}"})
 
 
 def per_class(table: Outcomes, metric: str) -> list[float | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from bench.backbone import Backbone
 from bench.errors import BenchError
+from suites.detection.windows import Grid, divide, split
 
 WIDTH = 256
 """Channels of every level of the pyramid."""
@@ -28,53 +29,97 @@ LEVELS = ("0", "1", "2", "3")
 """Strides 4, 8, 16 and 32; ``pool`` (64) comes after them."""
 
 
-class Trunk(nn.Module):
-    """``forward(images [B, 3, H, W])`` gives the ordered maps that torchvision's detectors read.
+class Reader(nn.Module):
+    """The maps of a backbone that a detector's pyramid stands on: ``maps(images [B, 3, H, W])``.
 
-    Networks of several maps: a feature pyramid (Lin et al. 2017) over the four coarsest. A plain transformer: the
-    simple feature pyramid of ViTDet (Li et al. 2022) from its last map. ``frozen``: the backbone is not trained, and
-    stays in eval mode. ``fixed``: its batch norms keep the statistics of pre-training, whatever is trained.
+    Networks of several maps: the four coarsest. A plain transformer: its last one, before the final norm where it is
+    trained (as ViTDet reads it). ``frozen``: the backbone is not trained, and stays in eval mode. ``fixed``: its batch
+    norms keep the statistics of pre-training, whatever is trained. ``fixed_stem``: the layers that the finest map comes
+    from are not trained. ``window``, ``positions``, ``sees_prefix``: see `suites.detection.windows`.
     """
 
-    def __init__(self, backbone: Backbone, *, frozen: bool, fixed: bool, norm: str) -> None:
+    def __init__(
+        self, backbone: Backbone, *, frozen: bool, fixed: bool, fixed_stem: bool = False, window: int = 0,
+        positions: int = 0, sees_prefix: bool = True, option: str = "coco.window",
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.out_channels = WIDTH
         card = backbone.card
+        if not backbone.depth and len(card.channels) < 4:
+            raise BenchError(
+                f"'{card.name}' ({card.architecture}) has {len(card.channels)} maps, and a feature pyramid reads four"
+            )
         self.frozen = frozen
         self.fixed = fixed
         # A network that is trained is a copy: the caller's stays as the checkpoint has it.
         self.backbone = backbone if frozen else copy.deepcopy(backbone).requires_grad_(True)
-        if backbone.depth:
-            self.neck: nn.Module = SimplePyramid(card.channels[-1])
-            # Detectors reckon in strides that are powers of two: patches of 14 pixels see the image at 14/16 its size.
-            self.patch = card.strides[-1]
-            self.whole = 2 ** round(math.log2(self.patch))
-            self.multiple = 2 * self.whole
-        elif len(card.channels) >= 4:
-            layer = {"batch": nn.BatchNorm2d, "none": None}[norm]
-            self.neck = FeaturePyramidNetwork(card.channels[-4:], WIDTH, LastLevelMaxPool(), layer)
-            self.patch = self.whole = self.multiple = card.strides[-1]
-        else:
-            raise BenchError(
-                f"'{card.name}' ({card.architecture}) has {len(card.channels)} maps, and a feature pyramid reads four"
-            )
+        self.plain = backbone.depth > 0
+        self.channels = [card.channels[-1]] if self.plain else list(card.channels[-4:])
+        # Detectors reckon in strides that are powers of two: patches of 14 pixels see the image at 14/16 its size.
+        self.patch = card.strides[-1]
+        self.whole = 2 ** round(math.log2(self.patch)) if self.plain else self.patch
+        self.strides = [self.whole] if self.plain else list(card.strides[-4:])
+        self.multiple = (2 if self.plain else 1) * self.whole
+        self.grid: Grid | None = None
+        if self.plain and window and not frozen:
+            self.grid = divide(self.trunk, side=window, positions=positions, sees_prefix=sees_prefix, option=option)
+        if fixed_stem and not frozen and not self.plain:
+            self._fix_stem()
 
-    def train(self, mode: bool = True) -> Trunk:
+    @property
+    def trunk(self) -> Any:
+        """The network itself, whose layers are counted."""
+        return getattr(self.backbone, "network", self.backbone)
+
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         for part in self.backbone.modules():
             if self.frozen or (self.fixed and isinstance(part, nn.modules.batchnorm._BatchNorm)):
                 part.training = False
         return self
 
-    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+    def maps(self, images: Tensor) -> list[Tensor]:
         padding = [(-side) % self.multiple for side in (images.shape[3], images.shape[2])]
-        images = F.pad(images, [0, padding[0], 0, padding[1]])
+        if any(padding):
+            images = F.pad(images, [0, padding[0], 0, padding[1]])
         if self.patch != self.whole:
             size = [side * self.patch // self.whole for side in images.shape[2:]]
             images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            maps = self.backbone.pyramid(images)
-        found = self.neck(OrderedDict(zip(LEVELS, maps[-4:], strict=False)))
+            if not self.plain or self.frozen:
+                return self.backbone.pyramid(images)[-4:]
+            shape = (images.shape[2] // self.patch, images.shape[3] // self.patch)
+            if self.grid is not None:
+                self.grid.shape = shape
+            ((tokens, _),) = self.backbone.blocks(images, n=1, norm=False)
+            return [split(tokens.transpose(1, 2), 2, shape)]
+
+    def _fix_stem(self) -> None:
+        """What the finest map comes from is what its gradient reaches: stem and first stage."""
+        was = self.backbone.training
+        with torch.enable_grad():
+            probe = torch.zeros(1, 3, *[2 * self.multiple] * 2)
+            self.backbone.pyramid(probe)[-4].sum().backward()  # type: ignore[no-untyped-call]
+        for parameter in self.backbone.parameters():
+            parameter.requires_grad_(parameter.grad is None)
+            parameter.grad = None
+        self.backbone.train(was)
+
+
+class Trunk(Reader):
+    """``forward(images [B, 3, H, W])`` gives the ordered maps that torchvision's detectors read: a feature pyramid (Lin
+    et al. 2017) over four maps, the simple feature pyramid of ViTDet (Li et al. 2022) over one."""
+
+    def __init__(self, backbone: Backbone, *, frozen: bool, fixed: bool, norm: str, **more: Any) -> None:
+        super().__init__(backbone, frozen=frozen, fixed=fixed, **more)
+        self.out_channels = WIDTH
+        if self.plain:
+            self.neck: nn.Module = SimplePyramid(self.channels[0])
+        else:
+            layer = {"batch": nn.BatchNorm2d, "none": None}[norm]
+            self.neck = FeaturePyramidNetwork(self.channels, WIDTH, LastLevelMaxPool(), layer)
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        found = self.neck(OrderedDict(zip(LEVELS, self.maps(images), strict=False)))
         return OrderedDict(found)
 
 

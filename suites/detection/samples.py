@@ -30,9 +30,7 @@ class Annotated:
         self.dataset = dataset
         self.masks = masks
         self.jitter = jitter
-        self.rows = [i for i in range(len(dataset)) if not dataset.instances(i).crowd.all()]
-        if not self.rows:
-            raise BenchError(f"{dataset.name} {dataset.split} has no annotated object: there is nothing to learn")
+        self.rows = learned_rows(dataset)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -64,6 +62,14 @@ class Annotated:
                 np.stack([masks[k] for k in kept]).astype(np.uint8) if len(kept) else np.zeros(shape, dtype=np.uint8)
             )
         return F.to_tensor(image), target
+
+
+def learned_rows(dataset: Any) -> list[int]:
+    """The images that show an object to learn. Raises `BenchError` when none does."""
+    rows = [i for i in range(len(dataset)) if not dataset.instances(i).crowd.all()]
+    if not rows:
+        raise BenchError(f"{dataset.name} {dataset.split} has no annotated object: there is nothing to learn")
+    return rows
 
 
 def jittered(

@@ -11,29 +11,33 @@ from torch import Tensor, nn
 from bench.data.masks import encoded
 from bench.device import forward_mode
 from bench.errors import BenchError
-from bench.loader import default_workers
-from suites.detection.pyramids import Trunk, detector
+from bench.suite import engine_of
+from suites.detection.pyramids import Reader, Trunk, detector
 from suites.detection.samples import Annotated, Sample, together
 from suites.drawing import chosen, detection_png
 from suites.segmentation.crops import image_of
+from suites.training.drop_path import set_drop_path
 from suites.training.feed import own_randomness, seed_all
 from suites.training.groups import grouped
-from suites.training.length import Length
-from suites.training.loop import Trained, train
-from suites.training.schedule import Schedule
+from suites.training.precise import precise
+from suites.training.task import scaled_transform, train_task
 
 if TYPE_CHECKING:
+    from bench.card import Transform
+    from bench.record import Engine
     from bench.suite import Task
+    from suites.training.feed import Samples
+    from suites.training.loop import Trained
 
-SHORT = (640, 672, 704, 736, 768, 800)
-"""Short sides of training at a test size of 800; other sizes in proportion."""
+SHORT = {"coco": tuple(range(640, 801, 32)), "voc07": tuple(range(480, 801, 32))}
+"""Short sides of training at a test size of 800, by suite; other sizes in proportion."""
 LONG = 1333 / 800
 SHOWN = 0.5
 """Detections of at least this score are drawn."""
 
 
 class Learner(nn.Module):
-    """``forward(batch)`` gives the detector's losses."""
+    """``forward(batch)`` in train mode gives the detector's losses."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -47,7 +51,7 @@ class Learner(nn.Module):
 
 @dataclass
 class Job:
-    """What a detection suite does with its settings."""
+    """One training and its detections. Another engine overrides how networks, samples and detections are made."""
 
     task: Task
     classes: int
@@ -57,79 +61,110 @@ class Job:
     def device(self) -> torch.device:
         return torch.device(self.task.device)
 
-    def learner(self) -> Learner:
-        task, settings = self.task, self.task.settings
-        card, size = task.card, settings["size"]
-        assert task.backbone is not None
-        if card.transform is not None and card.transform.custom is not None:
-            raise BenchError(
-                f"suite '{task.protocol.suite}' scales images itself, and this model's transform is a callable: "
-                f"give bench.wrap a transform of sizes, mean and std"
-            )
-        mean, std = (card.transform.mean, card.transform.std) if card.transform else ((0.0,) * 3, (1.0,) * 3)
-        with own_randomness():
-            seed_all(task.seed)
-            trunk = Trunk(
-                task.backbone, frozen=settings["frozen"], fixed=settings["bn"] == "fixed", norm=settings["fpn_norm"]
-            )
-            if settings["jitter"]:
-                sizes, longest = (size,), size
-            else:
-                sizes, longest = tuple(round(side * size / 800) for side in SHORT), round(LONG * size)
-            network = detector(trunk, self.classes, masks=self.masks, sizes=sizes, longest=longest, mean=mean, std=std)
-        learner: nn.Module = Learner(network)
-        if torch.distributed.is_initialized() and self.device.type == "cuda":
-            learner = nn.SyncBatchNorm.convert_sync_batchnorm(learner)  # type: ignore[no-untyped-call]
-        assert isinstance(learner, Learner)
-        return learner
+    @property
+    def transform(self) -> Transform:
+        found: Transform = scaled_transform(self.task)
+        return found
 
-    def train(self, dataset: Any) -> Trained:
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], int]:
+        """Short sides of training (the last is the test's), and the longest side."""
+        size = self.task.settings["size"]
+        if self.task.settings["jitter"]:
+            return (size,), size
+        return tuple(round(side * size / 800) for side in SHORT[self.task.protocol.suite]), round(LONG * size)
+
+    def engine(self) -> Engine:
+        return engine_of("torchvision")
+
+    def reading(self) -> dict[str, Any]:
+        """How the backbone is read: what `Reader` is told."""
+        settings = self.task.settings
+        suite = self.task.protocol.suite
+        return {
+            "frozen": settings["frozen"], "fixed": settings["bn"] == "fixed", "fixed_stem": settings["fixed_stem"],
+            "window": settings["window"], "option": f"{suite}.window",
+            # Square images of ViTDet have so many patches on a side; other sizes are interpolated.
+            "positions": settings["size"] // self.task.card.strides[-1] if settings["relative"] else 0,
+        }  # fmt: skip
+
+    def drop_paths(self, reader: Reader) -> None:
+        suite = self.task.protocol.suite
+        if not reader.frozen:
+            rate = self.task.settings["drop_path"]
+            set_drop_path(reader.trunk, rate, self.task.card.architecture, f"{suite}.drop_path")
+
+    def learner(self) -> Learner:
+        """A new detector to train; random numbers are the seed's."""
         task, settings = self.task, self.task.settings
-        learner = self.learner()
-        samples = Annotated(dataset, masks=self.masks, jitter=settings["size"] if settings["jitter"] else None)
-        trunk = learner.network.backbone
-        inner = getattr(trunk.backbone, "network", trunk.backbone)
-        rest = nn.ModuleList([trunk.neck, learner.network.rpn, learner.network.roi_heads])
-        parts: list[tuple[nn.Module, float]] = [] if trunk.frozen else [(inner, 1.0)]
-        groups = grouped(
+        assert task.backbone is not None
+        if settings["head"] != "fpn":
+            suite = task.protocol.suite
+            raise BenchError(
+                f"{suite}.head={settings['head']} is of detectron2 alone: --set {suite}.engine=detectron2, or "
+                f"--set {suite}.head=fpn"
+            )
+        trunk = Trunk(task.backbone, norm=settings["fpn_norm"], **self.reading())
+        self.drop_paths(trunk)
+        sizes, longest = self.sizes
+        return Learner(
+            detector(
+                trunk, self.classes, masks=self.masks, sizes=sizes, longest=longest, mean=self.transform.mean,
+                std=self.transform.std,
+            )
+        )  # fmt: skip
+
+    def parts(self, learner: Any) -> tuple[Reader, nn.ModuleList]:
+        """The reader of the backbone, and everything after it."""
+        network = learner.network
+        return network.backbone, nn.ModuleList([network.backbone.neck, network.rpn, network.roi_heads])
+
+    def samples(self, dataset: Any) -> Samples:
+        settings = self.task.settings
+        return Annotated(dataset, masks=self.masks, jitter=settings["size"] if settings["jitter"] else None)
+
+    def groups(self, learner: Any) -> list[dict[str, Any]]:
+        settings = self.task.settings
+        reader, rest = self.parts(learner)
+        parts: list[tuple[nn.Module, float]] = [] if reader.frozen else [(reader.trunk, 1.0)]
+        return grouped(
             [*parts, (rest, 1.0)],
             weight_decay=settings["weight_decay"],
             layer_decay=settings["layer_decay"] if parts else 1.0,
             # SGD's recipes decay everything; AdamW's leave vectors out.
             undecayed=settings["optimiser"] == "adamw",
         )
-        iterations, rate = settings["iterations"], settings["lr"]
+
+    def train(self, dataset: Any) -> Trained:
+        task, settings = self.task, self.task.settings
+        with own_randomness():
+            seed_all(task.seed)
+            learner = self.learner()
+        groups, rate = self.groups(learner), settings["lr"]
         optimiser: torch.optim.Optimizer = (
             torch.optim.SGD(groups, lr=rate, momentum=0.9)
             if settings["optimiser"] == "sgd"
             else torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.999))
         )
-        return train(
+        samples, iterations = self.samples(dataset), settings["iterations"]
+        trained = train_task(
+            task,
             learner,
             optimiser,
             samples,
-            length=Length.of(len(samples), settings["batch"], iterations=iterations),
-            schedule=Schedule(
-                "steps", rate, iterations, warmup=min(settings["warmup"], iterations // 2), start=rate * 1e-3,
-                milestones=tuple(round(share * iterations) for share in settings["steps"]),
-            ),
-            device=self.device,
-            progress=task.progress,
-            precision=task.protocol.precision,
-            seed=task.seed,
             name=f"{task.protocol.suite} {'Mask' if self.masks else 'Faster'} R-CNN",
-            folder=task.folder,
-            identity=[task.protocol.id, task.card.weight_digest, dataset.fingerprint],
-            micro=task.batch,
-            workers=default_workers(self.device) if task.workers is None else task.workers,
+            fingerprint=dataset.fingerprint,
+            kind="steps",
+            start=1e-3,
+            milestones=tuple(round(share * iterations) for share in settings["steps"]),
             collate=together,
-            every=max(1, iterations // 20),
-        )  # fmt: skip
+        )
+        if settings["precise_bn"]:
+            precise(trained, samples, settings["batch"], task, collate=together)
+        return trained
 
     def detect(self, learner: Any, dataset: Any) -> list[dict[str, Any]]:
         """The detections of every image, rows of COCO's result form; a handful is drawn."""
-        from torchvision.transforms.functional import to_tensor
-
         task = self.task
         rows: list[dict[str, Any]] = []
         drawn = set(chosen(len(dataset)))
@@ -140,13 +175,21 @@ class Job:
         ):
             for index in range(len(dataset)):
                 image = image_of(dataset, index)
-                (found,) = learner.network([to_tensor(image).to(self.device)])
-                mine = rows_of(found, dataset.image_id(index), dataset.class_ids)
+                mine = rows_of(self.found(learner, image), dataset.image_id(index), dataset.class_ids)
                 rows += mine
                 if index in drawn:
                     task.files[f"drawn-{index}.png"] = self._drawn(dataset, index, image, mine)
                 stage.advance()
         return rows
+
+    def found(self, learner: Any, image: Any) -> dict[str, Tensor]:
+        """What the detector finds: boxes (corners) [K, 4], labels [K] from 1, scores [K], and perhaps masks [K, 1, H,
+        W] in [0, 1]."""
+        from torchvision.transforms.functional import to_tensor
+
+        (found,) = learner.network([to_tensor(image).to(self.device)])
+        result: dict[str, Tensor] = found
+        return result
 
     def _drawn(self, dataset: Any, index: int, image: Any, rows: list[dict[str, Any]]) -> bytes:
         truth, position = dataset.instances(index), {number: k for k, number in enumerate(dataset.class_ids)}

@@ -85,8 +85,6 @@ class Job:
             weight_decay=settings["weight_decay"],
             layer_decay=settings["layer_decay"] if parts else 1.0,
         )
-        if torch.distributed.is_initialized() and self.device.type == "cuda":
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return train_task(
             self.task,
             network,

@@ -52,12 +52,15 @@ class Length:
     def epochs(self) -> float:
         return self.iterations / self.per_epoch
 
-    def pieces(self, micro: int) -> list[range]:
+    def pieces(self, micro: int, processes: int = 1) -> list[range]:
         """The places 0..batch-1 of one batch, split into equal runs of at most ``micro`` (they differ by ``multiple``).
 
-        A ``micro`` below ``multiple`` counts as ``multiple``.
+        A ``micro`` below ``multiple`` counts as ``multiple``. There are as many pieces for each of ``processes``, where
+        the batch allows it.
         """
         units = self.batch // self.multiple
         count = math.ceil(units / max(1, micro // self.multiple))
+        if units >= processes:
+            count = min(math.ceil(count / processes), units // processes) * processes
         ends = [self.multiple * (units * part // count) for part in range(count + 1)]
         return [range(first, last) for first, last in pairwise(ends)]

@@ -25,6 +25,7 @@ from suites.training.measured import LARGEST, estimate, plan_line
 from suites.training.order import Order, draw_seed
 from suites.training.schedule import Schedule
 from suites.training.state import Checkpoint, identity_of, interruptible
+from suites.training.synced import synchronised
 
 if TYPE_CHECKING:
     from timm.utils import ModelEmaV3
@@ -70,6 +71,7 @@ def train(
     clip: float | None = None,
     average: float | None = None,
     every: int | None = None,
+    sync: bool = False,
 ) -> Trained:
     """Train ``model`` in place for ``length`` and return it in eval mode.
 
@@ -78,7 +80,8 @@ def train(
     None takes as many as the device holds. ``clip``: the largest norm of the whole gradient. ``average``: decay of the
     moving average of the weights (timm's ModelEmaV3), which is then what is returned. ``folder``: where an interrupted
     training is kept, and taken over from when ``identity`` (any JSON value) and all of the above are the same.
-    ``every``: iterations between checkpoints; None: an epoch.
+    ``every``: iterations between checkpoints; None: an epoch. ``sync``: batch norms in train mode take their statistics
+    over the images of all processes.
 
     With $BENCH_PROCESSES above 1 so many processes share every batch, on a GPU each where ``device`` is one: ``model``,
     ``samples`` and ``collate`` are then sent to them and must be picklable. Where this process is already one of a
@@ -89,6 +92,7 @@ def train(
     options: dict[str, Any] = {
         "length": length, "schedule": schedule, "precision": precision, "seed": seed, "name": name, "micro": micro,
         "workers": workers, "collate": collate, "clip": clip, "average": average, "every": every or length.per_epoch,
+        "sync": sync,
     }  # fmt: skip
     device = torch.device(device)
     count = 1 if ranks.joined() else processes.asked()
@@ -139,6 +143,7 @@ class _Training:
     clip: float | None
     average: float | None
     every: int
+    sync: bool
     _noted: float = 0.0
     _shown: str = ""
 
@@ -259,15 +264,18 @@ class _Training:
         return terms
 
     def _mine(self) -> list[range]:
-        """The pieces of this process, consecutive; every process has one at least."""
+        """The pieces of this process, consecutive: equally many for each, or processes would wait for each other."""
         assert self.micro is not None
-        pieces = self.length.pieces(min(self.micro, self._share()))
-        count, world, rank = len(pieces), ranks.world(), ranks.rank()
+        world, rank = ranks.world(), ranks.rank()
+        pieces = self.length.pieces(min(self.micro, self._share()), world)
+        count = len(pieces)
         return pieces[count * rank // world : count * (rank + 1) // world]
 
     def _distributed(self) -> nn.Module:
         if not ranks.joined():
             return self.model
+        if self.sync:
+            self.model = synchronised(self.model, self.device)
         devices = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(self.model, device_ids=devices, find_unused_parameters=True)
 

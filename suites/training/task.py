@@ -37,7 +37,8 @@ def train_task(
     """Train ``model`` on ``samples`` as the task's settings ``iterations``, ``batch``, ``lr`` and ``warmup`` say.
 
     ``start``: the learning rate of the first iteration, as a share of the highest. ``fingerprint``: that of the data,
-    part of what an interrupted training is known by. The warmup is never longer than half the iterations.
+    part of what an interrupted training is known by. The warmup is never longer than half the iterations. Batch norms
+    in train mode take their statistics over all processes.
     """
     settings, device = task.settings, torch.device(task.device)
     iterations, rate = settings["iterations"], settings["lr"]
@@ -61,6 +62,7 @@ def train_task(
         workers=default_workers(device) if task.workers is None else task.workers,
         collate=collate,
         every=max(1, iterations // CHECKPOINTS),
+        sync=True,
     )  # fmt: skip
 
 

@@ -204,8 +204,8 @@ def test_refusals(tmp_path, features_dir):
         bench.run(f"features:{features_dir}", ["coco"])
     with pytest.raises(BenchError, match="option coco.batch is a number of at least 1"):
         ran("coco", "coco:x", None, batch=0)
-    with pytest.raises(BenchError, match="option coco.engine is torchvision, not 'detectron2'"):
-        ran("coco", "coco:x", None, engine="detectron2")
+    with pytest.raises(BenchError, match="option coco.engine is torchvision or detectron2, not 'yolo'"):
+        ran("coco", "coco:x", None, engine="yolo")
     document = own_images(tmp_path / "set")
     for row in document["annotations"]:
         row["iscrowd"] = 1

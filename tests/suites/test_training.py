@@ -43,14 +43,14 @@ class Noisy:
 class Small(nn.Module):
     """Batch norm, dropout and a second loss term."""
 
-    def __init__(self, norm: bool = True) -> None:
+    def __init__(self, norm: bool = True, drop: float = 0.3) -> None:
         super().__init__()
         torch.manual_seed(0)
         # A bias before batch norm would have a gradient of rounding errors alone, which Adam makes large.
         self.body = nn.Sequential(
             nn.Linear(6, 8, bias=not norm), nn.BatchNorm1d(8) if norm else nn.Identity(), nn.ReLU()
         )
-        self.drop = nn.Dropout(0.3 if norm else 0.0)
+        self.drop = nn.Dropout(drop if norm else 0.0)
         self.head = nn.Linear(8, 2)
 
     def forward(self, batch):
@@ -316,6 +316,23 @@ def test_two_processes_give_the_weights_of_one(tmp_path, monkeypatch):
             assert torch.allclose(value.float(), weights(both)[name].float(), atol=1e-5), name
     for mine, theirs in zip(alone.curve, both.curve, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+
+
+def test_batch_norm_over_two_processes_is_that_of_the_whole_batch(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_PROCESSES", "2")
+    both = run(Small(drop=0.0), sync=True, folder=tmp_path)
+    monkeypatch.delenv("BENCH_PROCESSES")
+    alone = run(Small(drop=0.0))
+    assert (both.facts["images_at_once"], alone.facts["images_at_once"]) == (4, 8)
+    for name, value in weights(alone).items():
+        assert torch.allclose(value.float(), weights(both)[name].float(), atol=1e-5), name
+
+
+@pytest.mark.parametrize(("batch", "micro", "processes"), [(16, 3, 4), (5, 1, 4), (7, 2, 2), (3, 1, 2)])
+def test_every_process_has_equally_many_pieces(batch, micro, processes):
+    pieces = Length.of(100, batch, iterations=1).pieces(micro, processes)
+    assert len(pieces) % processes == 0
+    assert [place for piece in pieces for place in piece] == list(range(batch))
 
 
 class Refusing(Noisy):

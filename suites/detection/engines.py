@@ -1,0 +1,47 @@
+"""The engines of detection: which one a protocol asks for, and whether it is installed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.suite import Task
+    from suites.detection.training import Job
+
+COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"
+"""Of detectron2's official repository, which has no release: the one that is built and trained in CI."""
+REMEDY = (
+    "pip install 'bench-representations[detectron2]' and then pip install --no-build-isolation "
+    f"'git+https://github.com/facebookresearch/detectron2@{COMMIT}'"
+)
+
+
+def check_detectron2(suite: str) -> None:
+    """Raises `BenchError` where detectron2 is not installed, or cannot be imported."""
+    if importlib.util.find_spec("detectron2") is None:
+        raise BenchError(
+            f"{suite}.engine=detectron2 needs detectron2, which is not installed here: {REMEDY}; or take the default "
+            f"engine, whose protocols are named tv-..."
+        )
+    try:
+        importlib.import_module("detectron2.modeling")
+    except Exception as error:
+        raise BenchError(
+            f"{suite}.engine=detectron2 needs detectron2, which is installed but cannot be imported "
+            f"({type(error).__name__}: {error}): build it again beside this torch, {REMEDY}"
+        ) from error
+
+
+def job_of(task: Task, classes: int, masks: bool) -> Job:
+    """The engine that the protocol asks for."""
+    if task.settings["engine"] == "detectron2":
+        from suites.detection.detectron import DetectronJob
+
+        return DetectronJob(task, classes, masks)
+    from suites.detection.training import Job
+
+    return Job(task, classes, masks)
