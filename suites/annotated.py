@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def refuse_without_maps(suite: str, card: Card) -> None:
     """Raise `BenchError` for a network whose stages cannot be read, such as a graph that gives features alone."""
-    if not card.strides:
+    if not card.strides and card.family != "features":  # of stored features the run itself says so
         raise BenchError(
             f"suite '{suite}' reads the maps of a network's stages, and '{card.name}' "
             f"({card.container or card.architecture}) gives none: give a checkpoint of it with its weights"
