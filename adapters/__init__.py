@@ -23,5 +23,6 @@ MODELS = {
     "demo:trio-teacher": Entry(TABLE["demo"].target, "EfficientNet-Lite0 at 128 px under a head for Fashion-MNIST"),
     "demo:trio-kd": Entry(TABLE["demo"].target, "ResNet-8, 32 px, Fashion-MNIST, distilled from the trio's teacher"),
     "demo:trio-plain": Entry(TABLE["demo"].target, "ResNet-8, 32 px, Fashion-MNIST, the same without distillation"),
+    "demo:minilm": Entry(TABLE["demo"].target, "MiniLM-L6 text encoder for sentences, extra [text]"),
 }
 """Models that have a name and need no file of the user's; any of them takes ``@SIZE`` for another resolution."""

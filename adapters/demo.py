@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from adapters import resolution, trio_models
+from adapters import resolution, text_models, trio_models
 from adapters.inorder import in_order
 from adapters.options import refuse
 from adapters.timm_backbone import TimmBackbone, backbone_tensors, create
@@ -70,10 +70,14 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
     """A bundled encoder, optionally at another input size (``mobilenetv2@96``)."""
     refuse("demo", arch=arch, weights_key=weights_key)
     name, size = resolution.split(rest)
+    if name in text_models.NAMES:
+        return text_models.load(name, size)
     if name in trio_models.NAMES:
         return resolution.at(trio_models.load(name), size)
     if name not in ENCODERS:
-        raise BenchError(f"unknown demo model '{name}'{nearest(name, [*ENCODERS, *trio_models.NAMES])}")
+        raise BenchError(
+            f"unknown demo model '{name}'{nearest(name, [*ENCODERS, *trio_models.NAMES, *text_models.NAMES])}"
+        )
     encoder = ENCODERS[name]
     weights: dict[str, torch.Tensor] = torch.load(_file(name, encoder), map_location="cpu", weights_only=True)
     with without_random_init():

@@ -10,7 +10,11 @@ from adapters.network import hub_from_cache, offline
 from bench.backbone import Backbone
 from bench.errors import BenchError
 
-WANTED = ["*.safetensors", "*.safetensors.index.json", "config.json", "preprocessor_config.json", "pytorch_model*.bin*"]
+WANTED = [
+    "*.safetensors", "*.safetensors.index.json", "config.json", "preprocessor_config.json", "pytorch_model*.bin*",
+    "tokenizer*.json", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model", "modules.json",
+    "sentence_bert_config.json", "*_Pooling/config.json",
+]  # fmt: skip
 """Weights and what says how to read them; code that a repository brings is never fetched."""
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 

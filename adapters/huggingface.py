@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from adapters.jsonfile import read_json
 from adapters.layout import Layout
 from bench.card import Interpolation, Transform
 from bench.errors import BenchError
 
 # PIL's numbers, as the processors store them.
 _RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-_LARGEST = 1 << 20
 # Model types whose tensors are those of another method's class.
 _METHODS = {"data2vec-vision": "data2vec", "vit_msn": "msn", "ijepa": "ijepa", "vit_mae": "mae"}
 
@@ -101,10 +100,5 @@ def _size(value: Any) -> int | tuple[int, int] | None:
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    if path.stat().st_size > _LARGEST:
-        raise BenchError(f"{path} is too large to be a configuration")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise BenchError(f"{path} is no readable JSON: {error}") from error
+    content = read_json(path)
     return content if isinstance(content, dict) else {}

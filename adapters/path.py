@@ -16,6 +16,8 @@ from adapters.lightness import LightnessBackbone
 from adapters.matching import Match, match
 from adapters.network_backbone import NetworkBackbone
 from adapters.networks.network import Network
+from adapters.text.folder import is_text
+from adapters.text.folder import load as load_text
 from adapters.timm_backbone import Feature, TimmBackbone, traits, transform_of
 from adapters.unfilled import without_random_init
 from adapters.weightsets import WeightSet, shortened, weight_sets
@@ -45,6 +47,8 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
             return onnx_model.load(path, choices, spec=rest, arch=arch, weights_key=weights_key)
     if choices:
         raise BenchError(f"?{choices[:80]} is for ONNX graphs, and {path} is none: leave it out")
+    if is_text(path):
+        return load_text(path, rest, arch=arch, weights_key=weights_key, trust=trust)
     container = reader.read(path, trust=trust)
     sets = weight_sets(container.content)
     layout = refined(recognise(_names(sets, container.content)), path)

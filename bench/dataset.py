@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from PIL import Image
+
+class Text(NamedTuple):
+    """A sample of a text set: a sentence, or a pair of them."""
+
+    first: str
+    second: str | None = None
 
 
 @runtime_checkable
@@ -39,8 +43,12 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def image(self, index: int) -> Image.Image:
-        """The decoded RGB image; raises `DecodeError` when it cannot be decoded."""
+    def image(self, index: int) -> Any:
+        """The decoded RGB image; raises `DecodeError` when it cannot be decoded.
+
+        Of a set whose ``modality`` is ``text`` (see `bench.modality`) the sample is a `Text`, under the same name:
+        texts take the way of images.
+        """
 
 
 class Splits(NamedTuple):

@@ -84,6 +84,7 @@ class Engine:
                 raise BenchError(f"suite '{lonely[0]}' compares with a teacher: say which with --teacher SPEC")
             items = self._open_data(items)
             others = self._load_others(items)
+            self._check_modality([student, teacher, *others.values()])
             inputs = inputs_of(
                 {"the model": student, "the teacher": teacher, **others},
                 {"the data" if spec == self.request.data else spec: found for spec, found in self._opened.items()},
@@ -147,6 +148,7 @@ class Engine:
             items = self._items(student)
             items = self._open_data(items)
             others = self._load_others(items)
+            self._check_modality([student, teacher, *others.values()])
             for item in items:
                 self.reading.read(item, items, student, teacher, others)
 
@@ -266,6 +268,12 @@ class Engine:
 
     def _name(self, student: Backbone | StoredFeatures) -> str:
         return self.request.name or student.card.name
+
+    def _check_modality(self, models: list[Backbone | StoredFeatures | None]) -> None:
+        from bench.modality import check
+        from bench.stored import StoredFeatures
+
+        check([model.card for model in models if model and not isinstance(model, StoredFeatures)], self._opened)
 
     def _plan(
         self, items: list[Item], student: Card, teacher: Card | None, others: list[Card], inputs: dict[str, str]

@@ -39,7 +39,7 @@ def _has(card: Card, part: str) -> bool:
     kind = part.rpartition(".")[2] if part.startswith("block") else ""
     if kind == "avg" and not part.startswith("blocks"):
         return card.family != "features"
-    return (kind == "cls" and "cls" in card.dims) or (kind == "avg" and card.family == "vit")
+    return (kind == "cls" and "cls" in card.dims) or (kind == "avg" and card.family in ("vit", "text"))
 
 
 def _part(part: str, choice: str) -> str:

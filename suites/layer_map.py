@@ -103,11 +103,14 @@ def layers_of(array: np.ndarray, card: Card) -> list[np.ndarray]:
     """The layers that the stored feature ``layers`` [N, sum of D_i] holds side by side, first layer first.
 
     Their widths are those of the pyramid's maps (``card.channels``); a plain transformer's blocks all have the one
-    width that its single map has. Raises `BenchError` when the widths do not add up.
+    width that its single map has, or that a text encoder's tokens have. Raises `BenchError` when the widths do not
+    add up.
     """
     width = array.shape[1]
     if sum(card.channels) == width:
         return np.split(array, np.cumsum(card.channels)[:-1], axis=1)
     if len(card.channels) == 1 and width % card.channels[0] == 0:
         return np.split(array, width // card.channels[0], axis=1)
+    if card.family == "text" and width % card.dims["avg"] == 0:
+        return np.split(array, width // card.dims["avg"], axis=1)
     raise BenchError(f"'{card.name}' stored {width} numbers for layers of widths {card.channels}: they do not add up")

@@ -11,6 +11,7 @@ TABLE = {
     "imagefolder": Entry("bench.data.imagefolder:open_imagefolder", "a folder per class, in train/ and val/ or test/"),
     "torchvision": Entry("bench.data.torchvision_sets:open_torchvision", "a torchvision data set under $BENCH_DATA"),
     "hf": Entry("bench.data.hf:open_hf", "local Parquet or Arrow files, or a name in the local Hugging Face cache"),
+    "text": Entry("bench.data.textfolder:open_text", "texts and labels: train and test as TSV, CSV, JSON or Parquet"),
     "webdataset": Entry("bench.data.webdataset:open_webdataset", "tar shards with images and labels"),
     "imagenet": Entry("bench.data.named:open_imagenet", "$BENCH_DATA/imagenet: train/ and val/, a folder per class"),
     "imagenet-v2": Entry(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from bench.data.opening import open_data
 from bench.dataset import Dataset, Splits
 from bench.errors import BenchError
-
-if TYPE_CHECKING:
-    from PIL import Image
+from bench.modality import modality_of
 
 OUTSIDE = "out of distribution"
 
@@ -35,6 +33,8 @@ def open_outside(rest: str) -> Splits:
     for split in (inside.train, inside.test):
         if split.labels.ndim != 1:
             raise BenchError(f"ood: {split.name} gives an image several labels: what lies outside of it is not defined")
+    if modality_of(inside.test) != modality_of(outside.test):
+        raise BenchError(f"ood:{rest[:80]} joins images and texts: no network reads both")
     if inside.test.fingerprint == outside.test.fingerprint:
         raise BenchError(f"ood:{rest[:80]} sets the images of {inside.test.name} against themselves: give another set")
     return Splits(inside.train, Joined(inside.test, outside.test))
@@ -47,6 +47,7 @@ class Joined:
         self._parts = (inside, outside)
         self.name = f"{inside.name}-vs-{outside.name}"
         self.split = inside.split
+        self.modality = modality_of(inside)
         label = max(inside.class_ids) + 1
         self.classes = (*inside.classes, OUTSIDE)
         self.class_ids = (*inside.class_ids, label)
@@ -65,6 +66,6 @@ class Joined:
         both = "|".join(part.fingerprint for part in self._parts)
         return f"sha256:{hashlib.sha256(f'joined|{both}'.encode()).hexdigest()}"
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Any:
         inside, outside = self._parts
         return inside.image(index) if index < len(inside) else outside.image(index - len(inside))

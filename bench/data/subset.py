@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.dataset import Dataset
+from bench.modality import modality_of
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from bench.data.instances import Instances
 
 
@@ -24,6 +23,7 @@ class Subset:
         self._indices = indices
         self.name = f"{dataset.name}[{len(indices)} of {len(dataset)}]"
         self.split = dataset.split
+        self.modality = modality_of(dataset)
         self.classes = dataset.classes
         self.class_ids = dataset.class_ids
 
@@ -52,7 +52,7 @@ class Subset:
         chosen = hashlib.sha256(self._indices.astype("<i8").tobytes()).hexdigest()
         return f"sha256:{hashlib.sha256(f'{self._dataset.fingerprint}|{chosen}'.encode()).hexdigest()}"
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Any:
         return self._dataset.image(int(self._indices[index]))
 
     def instances(self, index: int) -> Instances:
