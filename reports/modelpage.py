@@ -296,8 +296,8 @@ def _maps(m: Measurement, table: Table) -> list[Document]:
                       ("Layer of the teacher", "Layer of the student"), signed=False)]  # fmt: skip
     if {"difference", "classes"} <= set(table) and len(table["classes"]) <= CONFUSION_DRAWN:
         names = [[str(int(c)) for c in table["classes"]]] * 2
-        return [_heat("Class logits: teacher less student", f"{where}; {m.metric}.", table["difference"], names,
-                      ("True class", "Logit of class"), signed=True)]  # fmt: skip
+        return [_heat("Class logits: difference of teacher and student", f"{where}; {m.metric}, absolute values.",
+                      table["difference"], names, ("True class", "Logit of class"), signed=False)]  # fmt: skip
     return []
 
 

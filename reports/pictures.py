@@ -104,6 +104,8 @@ def pictures(records: Sequence[Record], ledger: Ledger, folder: str) -> Pictures
                 _neighbours(found, record, ledger, name, new, folder)
             elif name.endswith("-map.json"):
                 _map(found, record, ledger, stem.removesuffix("-map"), path)
+            elif ending == "svg" and f"{stem}.png" in new:
+                continue  # The same figure in another form: shown once.
             elif f".{ending}" in (*PICTURES, ".svg") and not name.endswith("-neighbours.jpg"):
                 _drawing(found, record, ledger, name, path, folder)
     return found

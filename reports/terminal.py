@@ -149,7 +149,8 @@ def notes(group: Sequence[Measurement]) -> list[str]:
 
 def _grid(rows: list[str], metrics: list[str], cells: dict[tuple[str, str], Measurement]) -> Table:
     table = _table()
-    table.add_column("", no_wrap=True)
+    # Numbers must stand whole: what gives way is the text.
+    table.add_column("", overflow="fold")
     # Two intervals beside their values fill 80 columns; with more metrics only the first shows its own.
     with_interval = metrics if len(metrics) <= 2 else metrics[:1]
     for metric in metrics:

@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.options import Allowed, count, positive, words
 from bench.stats import wilson
 from bench.suite import Needs, Outcomes, engine_of
-from suites import fidelity
+from suites import fidelity, figures
 from suites.improvement import gap_closed, relative_improvement
 from suites.pairing import Logits, described, logits_of, networks_of
 from suites.predictions import Answers, Pair, answers, pair
@@ -44,6 +44,7 @@ class Agreement:
         # Fewer make no interval.
         "replicates": count(100, 10_000_000),
         "ensemble": Allowed(once=True),
+        "figures": figures.FORMATS,
     }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
@@ -106,7 +107,7 @@ class Split:
         self.values = logits.values
         self.labels = task.data[split].labels
         self.n = len(self.labels)
-        target = logits.target[split]
+        self.target = target = logits.target[split]
         of = {role: found[split] for role, found in logits.by_role.items()}
         members = [of[role] for role in teachers]
         self.answers: dict[str, Answers] = {
@@ -157,6 +158,38 @@ class Split:
         yield from self._pair(whole, drawn)
         yield from self._networks(whole, drawn)
         yield from self._gains(whole, drawn)
+        self._draw()
+
+    def _draw(self) -> None:
+        """The reliability diagram of both networks, and how the student's confusions differ from the teacher's."""
+        task, where = self.task, f"{self.task.data[self.split].dataset} {self.split}"
+        sides = {"Teacher": self.answers["teacher"], "Student": self.answers["student"]}
+        figures.keep(
+            task, f"reliability-{self.split}",
+            lambda: figures.reliability(
+                f"Reliability, {where}", {k: (a.confidence, a.correct) for k, a in sides.items()}, self.bins
+            ),
+        )  # fmt: skip
+        figures.keep(task, f"confusion-{self.split}", lambda: self._confusion(sides, where))
+
+    def _confusion(self, sides: dict[str, Answers], where: str) -> figures.Spec:
+        # Classes that a probe never saw have no column.
+        known = self.target >= 0
+        shares = {
+            k: fidelity.confusion(self.target[known], a.prediction[known], self.classes) for k, a in sides.items()
+        }
+        difference = shares["Student"] - shares["Teacher"]
+        present = np.flatnonzero(np.isfinite(difference).all(axis=1))
+        inside = np.ix_(present, present)
+        if len(present) < 2:
+            raise BenchError(f"confusions need samples of two classes or more, not of {len(present)}")
+        names, title = self.task.data[self.split].classes, "Student less teacher, points of the true class"
+        return figures.matrices(
+            f"Confusion, {where}",
+            {title: 100 * difference[inside]},
+            [names.get(int(v), str(int(v))) for v in self.values[present]],
+            ("True class", "Predicted class"), signed=(title,),
+        )  # fmt: skip
 
     def _sums(self) -> tuple[Sums, Sums]:
         """The sums over the samples, and over each of the resamples."""
@@ -192,11 +225,18 @@ class Split:
                 "tv": self.pair.tv.astype(np.float32),
             },
         )
-        emit = partial(self._emit, whole=whole, drawn=drawn)
+        task, emit = self.task, partial(self._emit, whole=whole, drawn=drawn)
         wrong = int(whole["teacher_wrong"][0])
         yield from emit(
-            "agreement", mean("agree"), percent=True, share=True, headline=self.split == "test", outcomes=table
-        )
+            "agreement", mean("agree"), percent=True, share=True, headline=self.split == "test", outcomes=table,
+            details=figures.captions(
+                task,
+                {
+                    f"reliability-{self.split}": f"reliability of teacher and student, {self.split}",
+                    f"confusion-{self.split}": f"the student's confusions less the teacher's, {self.split}",
+                },
+            ),
+        )  # fmt: skip
         yield from emit("churn", lambda x: 1 - x["agree"] / x.n, percent=True, share=True, higher=False)
         yield from emit("kappa", lambda x: fidelity.kappa(x["agree"] / x.n, *x.predicted))
         yield from emit(

@@ -120,6 +120,13 @@ def kappa(agreement: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.nd
     return np.asarray(np.where(certain, np.nan, (agreement - chance) / np.where(certain, 1.0, 1.0 - chance)))
 
 
+def confusion(target: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
+    """float64 [C, C]: share of the samples of each true class (row) by predicted class; NaN for a class without any."""
+    counts = np.bincount(target * classes + prediction, minlength=classes**2).reshape(classes, classes)
+    total = counts.sum(axis=1, keepdims=True)
+    return np.where(total > 0, counts / np.maximum(total, 1), np.nan)
+
+
 class Calibration(NamedTuple):
     """Expected calibration error of equal-width bins."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from bench.bootstrap import percentile
 from bench.errors import BenchError
 from bench.options import Allowed, count, positive, words
 from bench.suite import Needs, Outcomes, engine_of
+from suites import embedding_map, figures
 from suites.logit_structure import (
     LogitDifference,
     class_difference,
@@ -42,10 +44,15 @@ class LogitStructure:
         "split": words("train", "test"),
         "C": positive(),
         "replicates": count(100, 10_000_000),
+        "figures": figures.FORMATS,
+        "embedding": words("tsne", "umap", "none"),
+        "points": count(5, 10_000),
+        "perplexity": positive(1000),
     }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         settings = protocol.settings
+        embedding_map.check(settings["embedding"])
         own = settings["logits"] == "own"
         features = ("pooled", "logits") if "logits" in card.dims or own else ("pooled",)
         return Needs(features, (settings["split"],) if own else ("train", "test"), teacher=True)
@@ -83,15 +90,24 @@ class LogitStructure:
                 continue
             if len(found.kept) < teacher.shape[1]:
                 details = {**details, "classes_left_out": teacher.shape[1] - len(found.kept)}
-            table = Outcomes(
-                f"{kind}-{split}",
+            inside = np.ix_(found.kept, found.kept)
+            arrays = {
+                "classes": logits.values[found.kept],
+                "teacher": matrix(teacher)[inside],
+                "student": matrix(student)[inside],
+                "difference": found.matrix,
+            }
+            table = Outcomes(f"{kind}-{split}", arrays)
+            names = class_names(task, logits.values[found.kept])
+            said = figures.captions(
+                task,
                 {
-                    "classes": logits.values[found.kept],
-                    "teacher": matrix(teacher)[np.ix_(found.kept, found.kept)],
-                    "student": matrix(student)[np.ix_(found.kept, found.kept)],
-                    "difference": found.matrix,
+                    f"class_logits-{split}": "mean standardised logits by class, and their difference",
+                    f"logit_correlation-{split}": "correlations of logits, and their difference",
+                    f"map-{split}": "teacher and student in one map",
                 },
             )
+            figures.keep(task, f"{kind}-{split}", partial(_matrices, kind, arrays, names))
             with task.progress.stage(f"{kind} bootstrap", len(draws), "resamples") as stage:
                 drawn = []
                 for rows in draws:
@@ -116,14 +132,55 @@ class LogitStructure:
                     seeds=[task.seed],
                     headline=kind == "class_logits" and name == "mean",
                     settings={"logits": logits.source, "teacher": networks["teacher"].label},
-                    details={**details, "replicates": len(draws)},
+                    details={**details, "replicates": len(draws), **(said if i == 0 else {})},
                     outcomes=table,
                 )
+
+        names = class_names(task, logits.values)
+        if task.settings["embedding"] != "none":
+            figures.keep(task, f"map-{split}", partial(_plane, task, teacher, student, target, names))
 
     @staticmethod
     def _replicates(task: Task, shape: tuple[int, ...]) -> int:
         """As many as the card says, fewer where each costs much: at most some 2e10 numbers are read, 200 at least."""
         return int(min(task.settings["replicates"], max(200, 2e10 // (shape[0] * shape[1] * 20))))
+
+
+def class_names(task: Task, values: np.ndarray) -> list[str]:
+    """Names of the data set's classes ``values``."""
+    known = task.data[next(iter(task.data))].classes
+    return [known.get(int(value), str(int(value))) for value in values]
+
+
+def _matrices(kind: str, arrays: dict[str, np.ndarray], names: list[str]) -> figures.Spec:
+    panels = {"Teacher": arrays["teacher"], "Student": arrays["student"], "Absolute difference": arrays["difference"]}
+    if kind == "class_logits":
+        return figures.matrices(
+            "Mean standardised logits by class", panels, names, ("True class", "Logit of class"),
+            signed=("Teacher", "Student"),
+        )  # fmt: skip
+    return figures.matrices(
+        "Correlation of logits", panels, names, ("Logit of class", "Logit of class"), signed=("Teacher", "Student")
+    )
+
+
+def _plane(
+    task: Task, teacher: np.ndarray, student: np.ndarray, target: np.ndarray, names: list[str]
+) -> figures.Spec:  # fmt: skip
+    settings = task.settings
+    with task.progress.stage(settings["embedding"], 1, "map") as stage:
+        found = embedding_map.plane(
+            teacher, student, target, method=settings["embedding"], samples=settings["points"],
+            perplexity=settings["perplexity"], seed=task.seed,
+        )  # fmt: skip
+        stage.advance()
+    m = len(found.target)
+    labels = [names[c] for c in found.target] * 2
+    called = {"tsne": "t-SNE", "umap": "UMAP"}[settings["embedding"]]
+    return figures.embedding(
+        f"{called} of teacher and student", f"standardised logits of {m} samples, each drawn once a network",
+        np.concatenate([found.teacher, found.student]), ["Teacher"] * m + ["Student"] * m, labels,
+    )  # fmt: skip
 
 
 def _summaries(of: Callable[[np.ndarray], LogitDifference], rows: np.ndarray) -> tuple[float, ...]:

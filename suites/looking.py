@@ -117,7 +117,7 @@ class Maps:
 
 def measured(
     task: Task,
-    metric: str,
+    kind: str,
     maps: Maps,
     names: tuple[str, ...],
     *,
@@ -126,29 +126,29 @@ def measured(
     settings: dict[str, Any],
     details: dict[str, Any],
 ) -> Iterator[Measurement]:
-    """``metric_<name>`` for each measure: the mean over images, with a bootstrap over them.
+    """One measurement for each of ``names``: the mean over images, with a bootstrap over them.
 
     ``among``: bool [N], the images that count. An image in which a network's map is blank has no value, and is counted.
     """
     split = task.settings["split"]
     keep = np.ones(len(maps.rows), dtype=bool) if among is None else among
     values = {name: maps.compare(name) for name in names}
-    stem = "-".join([metric, *(str(value) for key, value in settings.items() if key != "teacher")])
+    stem = "-".join([kind, *(str(value) for key, value in settings.items() if key != "teacher")])
     for position, name in enumerate(names):
         taken = keep & np.isfinite(values[name])
         each = values[name][taken]
         if len(each) < 2:
-            task.progress.warn(f"{task.protocol.suite}: {metric}_{name} is left out: {len(each)} images have a value")
+            task.progress.warn(f"{task.protocol.suite}: {name} is left out: {len(each)} images have a value")
             continue
         value = float(each.mean()) if np.ptp(each) > 0 else float(each[0])
         (sums,) = resampled_sums([each[:, None]], replicates=task.settings["replicates"], seed=task.seed)
         chance = maps.compare(name, apart=True)
         chance = chance[np.isfinite(chance)]
         yield task.measure(
-            f"{metric}_{name}", value, n=len(each), engine=engine_of("torch", "bench-maps+torch"), unit="",
+            name, value, n=len(each), engine=engine_of("torch", "bench-maps+torch"), unit="",
             higher_is_better=MEASURES[name][1], interval=percentile(sums[:, 0] / len(each), value),
             interval_method="bootstrap over images", split=split, headline=headline and position == 0,
-            seeds=[task.seed], settings=settings, feature={"tokens": metric},
+            seeds=[task.seed], settings=settings, feature={"tokens": kind},
             outcomes=Outcomes(
                 stem.replace(" ", "-"),
                 {"row": maps.rows[keep], **{k: np.nan_to_num(v[keep], nan=-1.0) for k, v in values.items()}},

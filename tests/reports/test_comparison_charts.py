@@ -12,6 +12,7 @@ import bench
 from bench.ledger import Ledger
 from bench.record import Record
 from reports.modelpage import charts
+from reports.pictures import pictures
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_comparisons_of_every_run_are_drawn_in_words_of_their_own(records: tuple
     titles = [chart["title"] for chart in drawn]
     assert "agreement: by class" in titles
     assert "agreement: classes" in titles
-    assert "Class logits: teacher less student" in titles
+    assert "Class logits: difference of teacher and student" in titles
     assert "accuracy" not in " ".join(titles)
     for chart in drawn:
         assert vl_convert.vegalite_to_svg(chart["spec"]).startswith("<svg")
@@ -64,3 +65,20 @@ def test_a_newer_run_of_the_same_protocol_takes_the_place_of_an_older(records: t
 
     charts([older, made[0]], outcomes)
     assert set(asked) == {made[0].run}
+
+
+def test_drawings_beside_the_records_are_on_the_page(records: tuple[Ledger, list[Record]]) -> None:
+    ledger, made = records
+    shown = pictures(made, ledger, "page").drawings
+    captions = [drawing["caption"] for drawing in shown]
+    assert sorted(captions) == sorted(
+        [
+            *(f"reliability of teacher and student, {split}" for split in ("train", "test")),
+            *(f"the student's confusions less the teacher's, {split}" for split in ("train", "test")),
+            "mean standardised logits by class, and their difference",
+            "correlations of logits, and their difference",
+            "teacher and student in one map",
+        ]
+    ), "each once, though there is a PNG and an SVG of it"
+    only = made[1].model_copy(update={"artifacts": {k: v for k, v in made[1].artifacts.items() if k.endswith(".svg")}})
+    assert len(pictures([only], ledger, "page").drawings) == 3

@@ -95,11 +95,11 @@ def test_reader_agrees_with_hugging_face():
 def test_a_network_against_itself_is_exactly_alike(images):
     found = run(vit(), vit(), images)
     assert {k: m.value for k, m in found.items()} == {
-        "attention_cosine": 1.0, "attention_spearman": 1.0, "attention_kl": 0.0, "attention_js": 0.0
+        "cosine": 1.0, "spearman": 1.0, "kl": 0.0, "js": 0.0
     }  # fmt: skip
-    assert found["attention_cosine"].interval == (1.0, 1.0)
-    assert found["attention_cosine"].headline
-    assert found["attention_cosine"].n == 12
+    assert found["cosine"].interval == (1.0, 1.0)
+    assert found["cosine"].headline
+    assert found["cosine"].n == 12
 
 
 def test_other_weights_look_elsewhere_and_grids_may_differ(images, tmp_path):
@@ -107,7 +107,7 @@ def test_other_weights_look_elsewhere_and_grids_may_differ(images, tmp_path):
     given = {"attention.replicates": 200, "attention.samples": 5}
     record = bench.run(student, ["attention"], images, teacher=teacher, settings=given, runs=tmp_path)
     found = {m.metric: m for m in record.measurements}
-    m = found["attention_cosine"]
+    m = found["cosine"]
     assert 0 < m.value < 1
     assert m.interval[0] <= m.value <= m.interval[1]
     assert m.n == 5
@@ -130,11 +130,11 @@ def test_other_weights_look_elsewhere_and_grids_may_differ(images, tmp_path):
     assert m.value == pytest.approx(np.mean(values), rel=1e-5)
     p = mine / mine.sum(1, keepdims=True)
     kl = [scipy.stats.entropy(a, b) for a, b in zip(theirs, p, strict=True)]
-    assert found["attention_kl"].value == pytest.approx(np.mean(kl), rel=1e-4)
+    assert found["kl"].value == pytest.approx(np.mean(kl), rel=1e-4)
     js = [scipy.spatial.distance.jensenshannon(a, b) ** 2 for a, b in zip(theirs, p, strict=True)]
-    assert found["attention_js"].value == pytest.approx(np.mean(js), rel=1e-4)
+    assert found["js"].value == pytest.approx(np.mean(js), rel=1e-4)
     rho = [scipy.stats.spearmanr(a, b).statistic for a, b in zip(theirs, mine, strict=True)]
-    assert found["attention_spearman"].value == pytest.approx(np.mean(rho), rel=1e-4)
+    assert found["spearman"].value == pytest.approx(np.mean(rho), rel=1e-4)
 
 
 def _image(spec, row):

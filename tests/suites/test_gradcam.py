@@ -84,12 +84,12 @@ def test_networks_of_other_makes_show_a_map():
 
 def test_a_network_against_itself_is_exactly_alike(images):
     found = run(cnn(), cnn(), images)
-    assert {m.metric for m in found} == {"gradcam_cosine", "gradcam_spearman"}
+    assert {m.metric for m in found} == {"cosine", "spearman"}
     assert {m.settings["class"] for m in found} == {"teacher", "own"}
     for m in found:
         assert m.value == 1.0
         assert m.interval == (1.0, 1.0)
-    assert [m.metric for m in found if m.headline] == ["gradcam_cosine"]
+    assert [m.metric for m in found if m.headline] == ["cosine"]
 
 
 def test_other_weights_find_the_class_elsewhere(images):
