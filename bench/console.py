@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
@@ -73,7 +74,12 @@ def _answer(command: Callable[[], object]) -> NoReturn:
 def refuse(sentence: str) -> NoReturn:
     """One sentence on stderr, exit code 2."""
     interruption.ignore()
-    print(f"bench: {text.sentence(sentence)}", file=sys.stderr)
+    print(f"bench: {text.sentence(sentence)}", file=sys.stderr, flush=True)
+    if interruption.came():
+        # An interruption that fell into generated code (a dataclass in the making) makes CPython end by the signal
+        # itself, whatever the exit code says.
+        atexit._run_exitfuncs()
+        os._exit(2)
     sys.exit(2)
 
 

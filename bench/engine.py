@@ -95,6 +95,7 @@ class Engine:
             cards = [model.card for model in others.values()]
             plan = self._plan(items, student.card, guide_card, cards, inputs)
             if reuse and self.runs is not None and (made := self._made_before(plan, student.card)) is not None:
+                Journal(self.runs, plan).settle(made.run)
                 return made
             run = run_id(now(), self._name(student), self.request.seed)
             journal = Journal(self.runs, plan) if self.runs is not None else None

@@ -88,6 +88,13 @@ class Journal:
         finally:
             locks.close()
 
+    def settle(self, run: str) -> None:
+        """``run`` has its record: remove what it left, where it was stopped before it could."""
+        with contextlib.suppress(OSError):
+            # Whoever is at work on this plan has a mark of its own in the folder.
+            if all(mark.read_text(encoding="utf-8", errors="replace") == run for mark in self.folder.glob("*.run")):
+                self.remove()
+
     def withdraw(self, name: str) -> None:
         """The run called ``name`` ends without a record of its own: leave nothing, where it had finished nothing."""
         with contextlib.suppress(OSError):

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from bench.errors import BenchError
-from bench.files import write_atomically
+from bench.files import TEMPORARY, write_atomically
 from bench.record import Record, parse
 
 ARTIFACTS = "artifacts"
@@ -74,10 +74,11 @@ class Ledger:
             return None
 
     def discard(self, run: str) -> None:
-        """Remove the artifacts that an attempt without a record left; nothing is touched when there is a record."""
+        """Remove what an attempt without a record left of ``run``; nothing is touched when there is a record."""
         if is_safe(run) and not (self.folder / f"{run}.json").exists():
-            folder = self._inside(f"{ARTIFACTS}/{run}")
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self._inside(f"{ARTIFACTS}/{run}"), ignore_errors=True)
+            for unfinished in self.folder.glob(f"{TEMPORARY}{run}.json.*"):
+                unfinished.unlink(missing_ok=True)
 
     def paths(self) -> list[Path]:
         """The record files, oldest run first; hidden and unfinished files are not records."""

@@ -86,11 +86,19 @@ class Run:
         self.folder = folder
         number = len(list(folder.glob("out*")))
         self._said = folder / f"out{number}", folder / f"error{number}"
+        self._begun = folder / f"begun{number}"
         for path in self._said:
             path.touch()
         variables = {"BENCH_CACHE": str(folder / "cache"), "BENCH_OFFLINE": "1", "COLUMNS": "200", **variables}
-        self.process = _context().Process(target=_carry_out, args=(list(args), variables, *self._said, fault))
+        self.process = _context().Process(
+            target=_carry_out, args=(list(args), variables, *self._said, self._begun, fault)
+        )
         self.process.start()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the command itself was reached: before, the process is Python's own."""
+        return self._begun.exists()
 
     @property
     def pid(self) -> int:
@@ -163,7 +171,7 @@ def hold(runs: Path, calm: Path, restarts: int = 0, tries: int = 1) -> None:
     folders = {path.name for path in (runs / "artifacts").iterdir()}
     assert folders == {path.stem for path in runs.glob("*.json")}, "outcomes without a record"
     left = [str(path) for path in (runs / ".unfinished").rglob("*")] + [str(path) for path in runs.glob(".partial-*")]
-    assert not left
+    assert left == [], left
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------
@@ -280,7 +288,9 @@ def _context() -> Any:
     return context
 
 
-def _carry_out(args: list[str], variables: dict[str, str], out: Path, error: Path, fault: Fault | None) -> None:
+def _carry_out(
+    args: list[str], variables: dict[str, str], out: Path, error: Path, begun: Path, fault: Fault | None
+) -> None:
     os.setsid()
     listen()
     os.environ.update(variables)
@@ -297,4 +307,5 @@ def _carry_out(args: list[str], variables: dict[str, str], out: Path, error: Pat
     sys.argv = ["bench", *args]
     from bench.cli import main
 
+    begun.touch()
     main()

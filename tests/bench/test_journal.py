@@ -95,3 +95,17 @@ def test_one_process_at_a_time_ends_a_run(tmp_path):
     for thread in threads:
         thread.join(10)
     assert [word for word, _ in order] == ["in", "out"] * 3
+
+
+def test_what_a_recorded_run_left_is_removed_unless_another_run_is_at_work(tmp_path):
+    journal = Journal(tmp_path, "a" * 64)
+    journal.run("net", "first")
+    journal.run("another name", "other")
+    journal.settle("first")
+    assert journal.folder.exists()
+    journal.settle("first")
+    (tmp_path / FOLDER).rename(tmp_path / "gone")
+    journal.run("net", "first")
+    journal.save("knn", [measurement()], {}, 0.0)
+    journal.settle("first")
+    assert not (tmp_path / FOLDER).exists()
