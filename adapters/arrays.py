@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.extent import check
-from adapters.torchfile import record
 from adapters.unpickling import Refused
+from adapters.ziprecord import record
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from adapters import reader
+from adapters.container import Container, replaced
 from adapters.unpickling import Opaque, loads
 from bench.errors import BenchError
 
@@ -15,8 +16,11 @@ _LARGEST_INDEX = 64 << 20
 _CHECKPOINT = "torch.distributed.checkpoint"
 
 
-def read_folder(folder: Path, *, trust: bool = False) -> reader.Container:
-    """The weights of a folder. Raises `BenchError` when it has none, or when a part lies outside of it."""
+def read_folder(folder: Path, read: Callable[[Path], Container]) -> Container:
+    """The weights of a folder; ``read`` reads one of its files.
+
+    Raises `BenchError` when it has none, or when a part lies outside of it.
+    """
     if (folder / ".metadata").is_file():
         try:
             return _distributed(folder)
@@ -28,10 +32,10 @@ def read_folder(folder: Path, *, trust: bool = False) -> reader.Container:
             ) from error
     for name in _SINGLE:
         if (folder / f"{name}.index.json").is_file():
-            return _sharded(folder, f"{name}.index.json", trust)
+            return _sharded(folder, f"{name}.index.json", read)
         if (folder / name).is_file():
-            inner = reader.read(inside(folder, name), trust=trust)
-            return reader.Container(f"Hugging Face folder, {inner.kind}", inner.content, inner.hazards)
+            inner = read(inside(folder, name))
+            return Container(f"Hugging Face folder, {inner.kind}", inner.content, inner.hazards)
     raise BenchError(f"{folder} is a folder without model.safetensors or pytorch_model.bin, whole or in shards")
 
 
@@ -55,7 +59,7 @@ def inside(folder: Path, name: Any) -> Path:
     return found
 
 
-def _sharded(folder: Path, index: str, trust: bool) -> reader.Container:
+def _sharded(folder: Path, index: str, read: Callable[[Path], Container]) -> Container:
     path = inside(folder, index)
     if path.stat().st_size > _LARGEST_INDEX:
         raise BenchError(f"{path} is too large to be an index of shards")
@@ -68,7 +72,7 @@ def _sharded(folder: Path, index: str, trust: bool) -> reader.Container:
     hazards: list[str] = []
     kinds: dict[str, None] = {}
     for name in names:
-        shard = reader.read(inside(folder, name), trust=trust)
+        shard = read(inside(folder, name))
         if not isinstance(shard.content, dict):
             raise BenchError(f"{folder / name} holds no names and tensors: download it again")
         content |= shard.content
@@ -79,16 +83,14 @@ def _sharded(folder: Path, index: str, trust: bool) -> reader.Container:
         raise BenchError(
             f"{folder} lacks {len(missing)} tensors of its index, such as {missing[0]!r}: download it again"
         )
-    return reader.Container(f"Hugging Face folder, {len(names)} shards, {', '.join(kinds)}", content, hazards)
+    return Container(f"Hugging Face folder, {len(names)} shards, {', '.join(kinds)}", content, hazards)
 
 
-def _distributed(folder: Path) -> reader.Container:
+def _distributed(folder: Path) -> Container:
     """The tensors that the metadata lists, put together from their chunks; other saved objects are left alone."""
     metadata, names = loads(inside(folder, ".metadata").read_bytes())
     state = metadata.state
-    hazards = reader.replaced(
-        [name for name in names if not name.startswith((f"{_CHECKPOINT}.", "torch.", "pathlib."))]
-    )
+    hazards = replaced([name for name in names if not name.startswith((f"{_CHECKPOINT}.", "torch.", "pathlib."))])
     lying: dict[str, list[tuple[tuple[int, ...], Any]]] = {}
     for index, place in state["storage_data"].items():
         where = index.state if isinstance(index, Opaque) else {}
@@ -98,7 +100,7 @@ def _distributed(folder: Path) -> reader.Container:
         if not isinstance(entry, Opaque) or not entry.name.startswith("TensorStorage"):
             continue
         content[name] = _assembled(folder, tuple(entry.state["size"]), lying.get(name, []), hazards)
-    return reader.Container(f"{_CHECKPOINT} folder", _nested(content, state.get("planner_data")), hazards)
+    return Container(f"{_CHECKPOINT} folder", _nested(content, state.get("planner_data")), hazards)
 
 
 def _assembled(
@@ -114,7 +116,7 @@ def _assembled(
         with open(path, "rb") as stream:
             stream.seek(place.state["offset"])
             part, names = read_part(stream.read(min(place.state["length"], path.stat().st_size)))
-        hazards += [text for text in reader.replaced(names) if text not in hazards]
+        hazards += [text for text in replaced(names) if text not in hazards]
         parts.append((offset or (0,) * len(size), part))
     if sum(part.numel() for _, part in parts) != torch.Size(size).numel() or not parts:
         raise BenchError(f"{folder} lacks chunks of a tensor of shape {list(size)}: copy the whole folder")

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from adapters import sniff
+from adapters.container import Container, printable, replaced
 from adapters.extent import check
 from bench.errors import BenchError
-
-_NAMED = 8
-
-
-@dataclass(frozen=True)
-class Container:
-    """What a file holds. ``content``: nested dictionaries and lists of tensors and plain values."""
-
-    kind: str
-    content: Any
-    hazards: list[str] = field(default_factory=list)
 
 
 def read(path: Path, *, trust: bool = False) -> Container:
@@ -32,7 +20,7 @@ def read(path: Path, *, trust: bool = False) -> Container:
     if path.is_dir():
         from adapters import folders
 
-        return folders.read_folder(path, trust=trust)
+        return folders.read_folder(path, lambda part: read(part, trust=trust))
     kind = sniff.container_of(path)
     try:
         found = _READERS[kind](path, trust)
@@ -43,14 +31,6 @@ def read(path: Path, *, trust: bool = False) -> Container:
         # Whatever a damaged file provokes inside a reader, the user's remedy is the same.
         raise BenchError(f"{path} is damaged or no checkpoint ({_first(error)}): save or download it again") from error
     return found
-
-
-def replaced(names: list[str]) -> list[str]:
-    """A hazard for each class that was replaced; beyond the first few, their number."""
-    told = [f"{_printable(name)} in the pickle: replaced by an inert stand-in, nothing executed" for name in names]
-    if len(told) > _NAMED:
-        told = [*told[:_NAMED], f"{len(told) - _NAMED} more classes in the pickle: replaced, nothing executed"]
-    return told
 
 
 def _safetensors(path: Path, trust: bool) -> Container:
@@ -108,9 +88,5 @@ _READERS: dict[str, Callable[[Path, bool], Container]] = {
 }
 
 
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
 def _first(error: Exception) -> str:
-    return _printable(str(error).partition("\n")[0].partition(". ")[0][:160]) or type(error).__name__
+    return printable(str(error).partition("\n")[0].partition(". ")[0][:160]) or type(error).__name__

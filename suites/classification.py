@@ -96,6 +96,17 @@ def confidence_of(logits: np.ndarray) -> np.ndarray:
     return largest
 
 
+def rank(logits: np.ndarray, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """(the best classes [N, m] in order, equal logits by lowest class; the true class' probability [N])."""
+    m = min(5, logits.shape[1])
+    top = np.argsort(-logits, axis=1, kind="stable")[:, :m]
+    shifted = np.exp((logits - logits.max(axis=1, keepdims=True)).astype(np.float64))
+    probability = np.zeros(len(logits))
+    seen = np.flatnonzero(labels.test < labels.trained)
+    probability[seen] = shifted[seen, labels.test[seen]] / shifted[seen].sum(axis=1)
+    return top, probability
+
+
 def accuracies(
     task: Task,
     labels: Labels,

@@ -153,8 +153,8 @@ def listed(train: FeatureSet, path: Path, option: str = "fewshot.lists") -> np.n
 def _predict(task: Task, labels: Labels, x: np.ndarray, y: np.ndarray, test: np.ndarray) -> np.ndarray:
     settings = task.settings
     if settings["classifier"] == "knn":
-        from suites.knn import decide
         from suites.neighbours import Rows, normalised, search
+        from suites.vote import decide
 
         k = min(settings["k"], len(x))
         found = search(Rows(normalised(x)), normalised(test), k, device=task.device)

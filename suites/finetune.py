@@ -102,7 +102,7 @@ class FineTune:
 
 def rank(logits: np.ndarray, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
     """The best classes [N, m] and the true class' probability [N]; refused when a logit is not finite."""
-    from suites.linear import rank as ranked
+    from suites.classification import rank as ranked
 
     if not np.isfinite(logits).all():
         raise BenchError("the fine-tuned network gives logits that are not finite: lower finetune.lr")
@@ -208,7 +208,7 @@ def _choose(
 ) -> tuple[float, float, list[dict[str, Any]]]:
     """The best (learning rate, weight decay) on a hold-out of train, the first of equals, and all that was tried."""
     from bench.data.subset import Subset
-    from suites.linear import holdout
+    from suites.validation import holdout
 
     held = holdout(labels.train, task.settings["holdout"], task.seed, remedy="give one finetune.lr and weight_decay")
     known, unknown = np.flatnonzero(~held), np.flatnonzero(held)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from bench.axes import FROZEN
-from bench.errors import BenchError
 from bench.options import Allowed, count, spell, words
 from bench.suite import Needs
 from suites import portrait
-from suites.classification import Labels, accuracies, features_of, labels_of
+from suites.classification import accuracies, features_of, labels_of
 from suites.neighbours import ENGINE, ROWS, Neighbours, bank_of, normalised, passes, search
 from suites.targets import is_multilabel, precisions, targets_of
-from suites.vote import Votes, vote
+from suites.vote import QUERIES, decide, headline_of, log_weights
 
 if TYPE_CHECKING:
     from bench.card import Card
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from bench.record import Measurement
     from bench.suite import Task
     from suites.candidates import Bank
-
-QUERIES = 1024
 
 
 class KNN:
@@ -129,48 +126,6 @@ def _precisions(task: Task) -> Iterator[Measurement]:
                 headline="map" if (k, temperature) == headline else None, details=details,
                 settings={"k": k, "temperature": temperature},
             )  # fmt: skip
-
-
-def headline_of(settings: dict[str, Any], option: str) -> Any:
-    """The headline's k or temperature: the card's; where a single other one is asked for, that. Refuses to choose."""
-    asked, headline = settings[option], settings[f"headline_{option}"]
-    if headline in asked:
-        return headline
-    if len(asked) == 1:
-        return asked[0]
-    raise BenchError(
-        f"knn.headline_{option}={spell(headline)} is not among knn.{option}={spell(asked)}: "
-        f"set knn.headline_{option} to one of them"
-    )
-
-
-def decide(found: Neighbours, labels: Labels, k: int, weight: str, temperature: float) -> Votes:
-    """The vote of the first ``k`` neighbours of every query."""
-    blocks = []
-    for start in range(0, len(found.index), QUERIES):
-        rows = slice(start, start + QUERIES)
-        similarity = found.similarity[rows, :k]
-        logs = log_weights(similarity, weight, temperature)
-        neighbours = labels.train[found.index[rows, :k]]
-        blocks.append(vote(similarity, neighbours, logs, labels.trained, min(5, labels.trained), labels.test[rows]))
-    return Votes(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
-
-
-def log_weights(similarity: np.ndarray, weight: str, temperature: float) -> np.ndarray:
-    """The logarithm of what each neighbour's vote counts, float64 [Q, k].
-
-    ``exp`` exp(s / T), ``l2`` 1 / (distance + 1e-5), ``one`` 1.
-    """
-    if weight == "exp":
-        logs: np.ndarray = (similarity - similarity[:, :1]) / temperature
-        return logs
-    if weight == "l2":
-        # Of normalised rows: |a - b|^2 = 2 - 2 s.
-        inverse: np.ndarray = -np.log(np.sqrt(np.maximum(2 - 2 * similarity, 0)) + 1e-5)
-        return inverse
-    if weight == "one":
-        return np.zeros_like(similarity)
-    raise BenchError(f"knn.weight is exp, l2 or one, not '{weight}'")
 
 
 def _own(train: Sequence[str], test: Sequence[str]) -> np.ndarray:

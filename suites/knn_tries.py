@@ -10,9 +10,9 @@ import numpy as np
 
 from suites.classification import accuracies, features_of, labels_of
 from suites.fewshot import drawn
-from suites.knn import decide, headline_of
 from suites.neighbours import ENGINE, Rows, normalised, search
 from suites.repeats import over_runs
+from suites.vote import decide, headline_of
 
 if TYPE_CHECKING:
     from bench.record import Measurement

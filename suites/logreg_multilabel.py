@@ -13,8 +13,8 @@ from bench.errors import BenchError
 from bench.suite import engine_of
 from suites.average_precision import mean_average_precision
 from suites.classification import features_of
-from suites.linear import grid_of, prepared
 from suites.logreg_path import Fit, Path
+from suites.logreg_probe import grid_of, prepared
 from suites.targets import precisions, targets_of
 from suites.validation import held_of, validation_of
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bench.dataset import Dataset
     from bench.suite import Task
     from suites.classification import Labels
-    from suites.sgd_probe import Head
+    from suites.sgd_grid import Head
 
 PIECE = {"cuda": 256, "cpu": 32}
 """Images that go through the network at once, unless the user says so."""
@@ -122,7 +122,7 @@ class Augmented:
 def _groups(
     task: Task, labels: Labels, grid: Sequence[Head], batch: int, iterations: int, per_epoch: int
 ) -> dict[str, tuple[list[Head], Group]]:
-    from suites.sgd_probe import recipe_of
+    from suites.sgd_grid import recipe_of
 
     members: dict[str, list[Head]] = {}
     for head in grid:

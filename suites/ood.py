@@ -131,7 +131,7 @@ def _logits(task: Task, values: np.ndarray, y: np.ndarray) -> tuple[str, np.ndar
     if width is not None and (wish == "own" or (known and width == len(values))):
         return "own", features_of(test, "logits"), {"feature": {"tokens": "logits", "layers": 1, "norm": "none"}}
     from bench.protocol import get
-    from suites.linear import probe, remarks
+    from suites.logreg_probe import probe, remarks
 
     if len(values) < 2:
         raise BenchError(f"{train.dataset} {train.split} has a single class: a probe needs two or more")

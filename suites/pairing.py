@@ -155,7 +155,7 @@ def _own(task: Task, networks: Mapping[str, Network], splits: list[str], classes
 
 def _probes(task: Task, networks: Mapping[str, Network], splits: list[str]) -> Logits:
     from bench.protocol import get
-    from suites.linear import probe, remarks
+    from suites.logreg_probe import probe, remarks
 
     if "train" not in task.data:
         raise BenchError(f"suite '{task.protocol.suite}' needs the train split to train probes on")

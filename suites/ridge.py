@@ -13,7 +13,7 @@ from bench.errors import BenchError
 from bench.options import EXPONENT, SHARE, Allowed, count, positive
 from bench.suite import Needs, engine_of
 from suites.classification import Labels, accuracies, features_of, finite_blocks, labels_of
-from suites.linear import holdout
+from suites.validation import holdout
 
 if TYPE_CHECKING:
     from bench.card import Card

@@ -181,7 +181,7 @@ def _by_own(protocol: Protocol, card: Card) -> bool:
 def _probe(task: Task) -> Classifier:
     """`linear/logreg@1` on the pooled feature of the training split."""
     from bench.protocol import get
-    from suites.linear import probe, remarks
+    from suites.logreg_probe import probe, remarks
 
     card = get("linear", "linear/logreg@1").variant({"C": task.settings["C"]})
     train = task.data["train"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,57 +10,16 @@ import numpy as np
 from bench.errors import BenchError
 from bench.suite import engine_of
 from suites.choices import built, described, resolved
-from suites.classification import Labels, accuracies, confidence_of, labels_of
-from suites.heads import Recipe, learn, scaled
-from suites.linear import holdout, rank
+from suites.classification import Labels, accuracies, confidence_of, labels_of, rank
+from suites.heads import learn
+from suites.sgd_grid import Head, grid_of, in_loop, recipe_of
+from suites.validation import holdout
 
 if TYPE_CHECKING:
     from bench.record import Measurement
     from bench.suite import Task
 
 ON_TEST = "the best of {heads} heads by the very test split that it reports: no interval covers that choice"
-
-
-@dataclass(frozen=True)
-class Head:
-    """One point of the grid; the rate is that of the total batch."""
-
-    feature: str
-    rate: float
-    decay: float
-
-    def described(self) -> dict[str, Any]:
-        return {"feature": self.feature, "rate": self.rate, "weight_decay": self.decay}
-
-
-def grid_of(settings: dict[str, Any], features: Sequence[str]) -> list[Head]:
-    """Every head of the card, feature by feature. Refuses ``last`` with a choice to make."""
-    rates = scaled(settings["rates"], settings["batch"], settings["absolute"])
-    grid = [Head(f, rate, float(decay)) for f in features for decay in settings["weight_decay"] for rate in rates]
-    if settings["select"] == "last" and len(grid) > 1:
-        raise BenchError(
-            "select=last chooses nothing: give one learning rate, weight decay and feature with it "
-            "(options rates, weight_decay, features)"
-        )
-    return grid
-
-
-def in_loop(settings: dict[str, Any]) -> bool:
-    """Whether the card learns from augmented images, the network in the loop, rather than from stored features."""
-    return "interpolation" in settings
-
-
-def recipe_of(settings: dict[str, Any], n: int, heads: Sequence[Head]) -> Recipe:
-    """The recipe of ``heads`` for ``n`` training samples: total batch and samples seen are the card's."""
-    per_epoch = n / settings["batch"]
-    iterations = settings["iterations"] or math.ceil(settings["epochs"] * per_epoch)
-    return Recipe(
-        rates=tuple(head.rate for head in heads), weight_decay=tuple(head.decay for head in heads),
-        iterations=iterations, batch=settings["batch"], momentum=settings["momentum"], nesterov=settings["nesterov"],
-        optimiser=settings["optimiser"], schedule=settings["schedule"], epochs=settings["epochs"],
-        milestones=tuple(settings["milestones"]), warmup=round(settings["warmup"] * per_epoch), lars=settings["lars"],
-        batchnorm=settings["batchnorm"],
-    )  # fmt: skip
 
 
 def evaluate(task: Task) -> Iterator[Measurement]:

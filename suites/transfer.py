@@ -12,8 +12,8 @@ from bench.card import digest_of
 from bench.errors import BenchError
 from bench.options import EXPONENT, SHARE, Allowed, count, positive, words
 from bench.suite import Needs, engine_of
-from suites.classification import accuracies, features_of, labels_of
-from suites.linear import grid_of, prepared, probe, rank, remarks
+from suites.classification import accuracies, features_of, labels_of, rank
+from suites.logreg_probe import grid_of, prepared, probe, remarks
 from suites.transfer_sets import SETS, set_of
 from suites.validation import validation_of
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from suites.linear import holdout
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.featureset import FeatureSet
@@ -30,3 +30,35 @@ def held_of(task: Task, train: FeatureSet) -> np.ndarray:
         return held
     labels = train.labels if train.labels.ndim == 1 else np.zeros(len(train), dtype=np.int64)
     return holdout(labels, task.settings["holdout"], task.seed, stratified=task.settings["split"] == "stratified")
+
+
+def holdout(
+    y: np.ndarray, share: float, seed: int, remedy: str = "set the option C to a number", *, stratified: bool = True
+) -> np.ndarray:
+    """bool [N]: a random part of about ``share``, of every class alike when ``stratified``.
+
+    A class keeps at least one sample to learn from.
+    """
+    rng = np.random.default_rng(seed)
+    held = np.zeros(len(y), dtype=bool)
+    order = rng.permutation(len(y))
+    if not stratified:
+        # The last sample of a class that would be held out whole stays.
+        _, first = np.unique(y[order[::-1]], return_index=True)
+        held[order[: round(share * len(y))]] = True
+        held[order[::-1][first]] = False
+        if held.any():
+            return held
+    shuffled = y[order]
+    counts = np.bincount(y)
+    # The n-th sample of each class in shuffled order: the first round(share * n_c) of a class are held out.
+    by_class = np.argsort(shuffled, kind="stable")
+    rank_in_class = np.arange(len(y)) - np.concatenate([[0], np.cumsum(counts)[:-1]])[shuffled[by_class]]
+    quota = np.minimum(np.floor(share * counts + 0.5).astype(int), np.maximum(counts - 1, 0))
+    if quota.sum() == 0:
+        # Tiny data: hold out one sample of the largest class rather than select on nothing.
+        quota[int(np.argmax(counts))] = 1 if counts.max() > 1 else 0
+    held[order[by_class[rank_in_class < quota[shuffled[by_class]]]]] = True
+    if not held.any():
+        raise BenchError(f"every class has a single training sample: nothing can be held out; {remedy}")
+    return held

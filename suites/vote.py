@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from bench.errors import BenchError
+from bench.options import spell
+
+if TYPE_CHECKING:
+    from suites.classification import Labels
+    from suites.neighbours import Neighbours
+
+QUERIES = 1024
+"""Queries that vote at a time."""
 
 TIE = 1e-5
 """Relative difference below which float32 may have put two classes in the wrong order."""
@@ -78,3 +88,45 @@ def _ranked(similarity: np.ndarray, labels: np.ndarray, log_weights: np.ndarray,
     np.put_along_axis(unvoted, order, last, axis=1)
     last[~voted] = unvoted[~voted]
     return np.lexsort((last, -best, -score), axis=-1)
+
+
+def decide(found: Neighbours, labels: Labels, k: int, weight: str, temperature: float) -> Votes:
+    """The vote of the first ``k`` neighbours of every query."""
+    blocks = []
+    for start in range(0, len(found.index), QUERIES):
+        rows = slice(start, start + QUERIES)
+        similarity = found.similarity[rows, :k]
+        logs = log_weights(similarity, weight, temperature)
+        neighbours = labels.train[found.index[rows, :k]]
+        blocks.append(vote(similarity, neighbours, logs, labels.trained, min(5, labels.trained), labels.test[rows]))
+    return Votes(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+
+
+def log_weights(similarity: np.ndarray, weight: str, temperature: float) -> np.ndarray:
+    """The logarithm of what each neighbour's vote counts, float64 [Q, k].
+
+    ``exp`` exp(s / T), ``l2`` 1 / (distance + 1e-5), ``one`` 1.
+    """
+    if weight == "exp":
+        logs: np.ndarray = (similarity - similarity[:, :1]) / temperature
+        return logs
+    if weight == "l2":
+        # Of normalised rows: |a - b|^2 = 2 - 2 s.
+        inverse: np.ndarray = -np.log(np.sqrt(np.maximum(2 - 2 * similarity, 0)) + 1e-5)
+        return inverse
+    if weight == "one":
+        return np.zeros_like(similarity)
+    raise BenchError(f"knn.weight is exp, l2 or one, not '{weight}'")
+
+
+def headline_of(settings: dict[str, Any], option: str) -> Any:
+    """The headline's k or temperature: the card's; where a single other one is asked for, that. Refuses to choose."""
+    asked, headline = settings[option], settings[f"headline_{option}"]
+    if headline in asked:
+        return headline
+    if len(asked) == 1:
+        return asked[0]
+    raise BenchError(
+        f"knn.headline_{option}={spell(headline)} is not among knn.{option}={spell(asked)}: "
+        f"set knn.headline_{option} to one of them"
+    )

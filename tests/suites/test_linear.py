@@ -11,9 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from suitehelp import clusters, evaluate, values
 
 from bench.errors import BenchError
-from suites.linear import holdout
 from suites.logreg_path import Path as Penalties
 from suites.logreg_path import lbfgs
+from suites.validation import holdout
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "features" / "clusters50"
 

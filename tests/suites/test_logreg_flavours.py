@@ -7,8 +7,10 @@ from suitehelp import clusters, evaluate, task, values
 
 from bench.errors import BenchError
 from bench.protocol import cards, get
-from suites.linear import Linear, grid_of, holdout, prepared
+from suites.linear import Linear
 from suites.logreg_path import Path
+from suites.logreg_probe import grid_of, prepared
+from suites.validation import holdout
 
 TRAIN, TEST = clusters(0, 240, 5, spread=0.7), clusters(1, 120, 5, spread=0.7)
 FLAVOURS = ["kornblith", "ericsson", "clip", "dinov2-logreg", "dinov3-logreg", "msn-lowshot", "ibot-logreg-holdout"]

@@ -1,0 +1,109 @@
+"""One logistic probe: its penalties, the choice on a hold-out, the fit on all of train, what to remark on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.errors import BenchError
+from suites.validation import holdout
+
+if TYPE_CHECKING:
+    from bench.suite import Task
+    from suites.classification import Labels
+    from suites.logreg_path import Fit, Path
+
+
+def grid_of(settings: dict[str, Any]) -> list[float]:
+    """The penalties C of a card, ascending; one when ``C`` is given. Refuses ends in the wrong order."""
+    if settings["C"] is not None:
+        return [float(settings["C"])]
+    if settings["low"] > settings["high"]:
+        raise BenchError(
+            f"the option low={settings['low']:g} (log10 of C) lies above high={settings['high']:g}: exchange them"
+        )
+    return [float(c) for c in 10 ** np.linspace(settings["low"], settings["high"], settings["points"])]
+
+
+def probe(
+    task: Task, labels: Labels, x: np.ndarray, held: np.ndarray | None = None
+) -> tuple[float, list[dict[str, Any]], Fit]:
+    """(chosen C, the swept path, the fit on all of train at that C).
+
+    ``held`` bool [N]: the part of train to choose on; None: drawn as the card says.
+    """
+    from suites.logreg_path import Path
+
+    settings = task.settings
+    grid = grid_of(settings)
+    path: list[dict[str, Any]] = []
+    fits: dict[float, Fit] = {}
+    if len(grid) > 1 or settings["C"] is None:
+        if held is None:
+            held = holdout(labels.train, settings["holdout"], task.seed, stratified=settings["split"] == "stratified")
+        inner = Path(x[~held], labels.train[~held], labels.trained, task.device, intercept=settings["intercept"])
+        held_x, held_y = x[held], labels.train[held]
+        halving = settings["search"] == "halving"
+        with task.progress.stage("logistic path", None if halving else len(grid), "penalties") as stage:
+
+            def note(fit: Fit) -> None:
+                accuracy = 100 * float((fit.logits(held_x).argmax(axis=1) == held_y).mean())
+                path.append(
+                    {"C": fit.C, "holdout_top1": accuracy, "iterations": fit.iterations, "converged": fit.converged}
+                )
+                fits[fit.C] = fit
+                stage.advance()
+
+            limits = {"each": note, "tol": settings["path_tol"], "max_iter": settings["max_iter"]}
+            if halving:
+                _halve(inner, grid, fits, path, limits)
+            else:
+                inner.fit(grid, **limits)
+        path.sort(key=lambda point: float(point["C"]))
+        best = max(point["holdout_top1"] for point in path)
+        chosen = next(point["C"] for point in path if point["holdout_top1"] == best)
+    else:
+        chosen = grid[0]
+    with task.progress.stage("logistic refit", 1, "fit") as stage:
+        whole = Path(x, labels.train, labels.trained, task.device, intercept=settings["intercept"])
+        fit = whole.fit([chosen], tol=settings["tol"], max_iter=settings["max_iter"], start=fits.get(chosen))[0]
+        stage.advance()
+    return chosen, path, fit
+
+
+def _halve(
+    inner: Path, grid: list[float], fits: dict[float, Fit], path: list[dict[str, Any]], limits: dict[str, Any]
+) -> None:
+    """CLIP's search: about seven penalties over the whole grid, then those half as far around the best, and so on."""
+    step = 2 ** max(0, int(np.log2(max(len(grid) - 1, 1) / 6)))
+    wanted = [*range(0, len(grid), step)]
+    while True:
+        for c in (grid[i] for i in wanted if 0 <= i < len(grid) and grid[i] not in fits):
+            near = min(fits, key=lambda other: abs(np.log(other / c)), default=None)
+            inner.fit([c], start=None if near is None else fits[near], **limits)
+        best = max(path, key=lambda point: (point["holdout_top1"], -point["C"]))
+        if step == 1:
+            return
+        step //= 2
+        middle = grid.index(best["C"])
+        wanted = [middle - step, middle + step]
+
+
+def prepared(x: np.ndarray, how: str) -> np.ndarray:
+    """The features as they are (``none``), of length 1 (``l2``), or so after each sample's own mean is taken off."""
+    from suites.neighbours import normalised
+
+    if how == "none":
+        return x
+    return normalised(x - x.mean(axis=1, keepdims=True) if how == "centred-l2" else x)
+
+
+def remarks(settings: dict[str, Any], path: list[dict[str, Any]], chosen: float, fit: Fit) -> dict[str, Any]:
+    """What a reader should know: a choice at the grid's edge, fits that did not converge."""
+    found: dict[str, Any] = {"iterations": fit.iterations, "converged": fit.converged}
+    if len(path) > 1 and chosen in (path[0]["C"], path[-1]["C"]):
+        found["at_edge_of_grid"] = True
+    if late := [point["C"] for point in path if not point["converged"]]:
+        found["not_converged"] = late
+    return found
