@@ -12,6 +12,7 @@ TABLE = {
     "timm": Entry("adapters.timm_models:load", "a timm model by name"),
     "torchvision": Entry("adapters.torchvision_models:load", "a torchvision model by name"),
     "hf": Entry("adapters.hub:load", "a model of the Hugging Face hub: ORG/NAME, from the local cache or downloaded"),
+    "openclip": Entry("adapters.openclip:load", "an open_clip model: NAME/TAG, NAME?weights=FILE, or a folder"),
     "features": Entry("adapters.features:load", "features made elsewhere: a folder with train.npz and test.npz"),
 }
 

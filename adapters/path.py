@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from adapters import positions, reader, sniff, values
+from adapters import positions, reader, sniff, texts, values
 from adapters.huggingface import refined
 from adapters.layout import CIFAR10, CIFAR100, Layout
 from adapters.layouts import recognise
@@ -51,7 +51,8 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         return load_text(path, rest, arch=arch, weights_key=weights_key, trust=trust)
     container = reader.read(path, trust=trust)
     sets = weight_sets(container.content)
-    layout = refined(recognise(_names(sets, container.content)), path)
+    names = _names(sets, container.content)
+    layout = refined(recognise(names), path)
     chosen = match(sets, arch=arch, weights_key=weights_key, file=str(path), layout=layout)
     network = _fill(chosen, str(path))
     card = Card(
@@ -90,6 +91,7 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
     backbone.card = backbone.card.model_copy(
         update={"transform": transform, "notes": notes, "classes": _classes(backbone)}
     )
+    texts.attach(backbone, path, layout.name, chosen.label, names, trust=trust)
     return backbone
 
 

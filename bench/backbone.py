@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from bench.card import Card
+    from bench.texttower import TextTower
 
 
 class Backbone(nn.Module, ABC):
@@ -25,6 +26,8 @@ class Backbone(nn.Module, ABC):
     card: Card
     asked: dict[str, str | None] | None = None
     """What `bench.load` was told beside the SPEC, for a record that is to be repeated; None for a live module."""
+    text_source: Callable[[], TextTower] | None = None
+    """Makes the text tower when it is asked for: few runs read it."""
 
     @abstractmethod
     def features(self, images: Tensor) -> dict[str, Tensor]:
@@ -51,6 +54,12 @@ class Backbone(nn.Module, ABC):
         Each is (patch tokens [B, N, D], class token [B, D] or None). Refused for networks without token blocks.
         """
         raise BenchError(f"'{self.card.name}' ({self.card.architecture}) has no token blocks: it is no transformer")
+
+    def text_tower(self) -> TextTower:
+        """The tower that puts texts beside this network's images; ``card.text`` says beforehand if there is one."""
+        if self.text_source is None:
+            raise BenchError(f"'{self.card.name}' ({self.card.architecture}) has no text tower")
+        return self.text_source()
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """A PIL image as the network wants it: float32 [3, H, W], by the card's transform."""

@@ -114,6 +114,8 @@ class Card(BaseModel):
     coverage: Coverage | None = None
     classes: str | None = None
     """Label set of the network's own classifier (``imagenet-1k``, ``cifar100``...), None when there is none."""
+    text: Printable | None = None
+    """Its text tower, where it has one: what zero-shot classification reads."""
     hazards: list[Printable] = Field(default_factory=list)
     """What the container held besides weights, and what was done about it."""
     notes: list[Printable] = Field(default_factory=list)

@@ -36,7 +36,9 @@ def _folder(text: str) -> Path:
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", help="A path, timm:NAME, torchvision:NAME, hf:ORG/NAME, demo:NAME or features:DIR.", metavar="SPEC"
+        "--model",
+        help="A path, timm:NAME, torchvision:NAME, hf:ORG/NAME, openclip:NAME/TAG, demo:NAME or features:DIR.",
+        metavar="SPEC",
     ),
 ]
 Arch = Annotated[str | None, typer.Option(help="Architecture of a bare weight file (timm's name).", metavar="NAME")]

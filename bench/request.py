@@ -16,7 +16,7 @@ from bench.protocol import Protocol
 from bench.registry import nearest, table
 from bench.text import spoken
 
-MODEL_KINDS = ("features",)
+MODEL_KINDS = ("features", "openclip")
 DATA_KINDS = ("imagefolder", "webdataset", "hf", "coco", "voc", "segfolder", "ade20k")
 """Kinds whose text may be a path; ``hf:`` of a model is a name of the hub, never a path."""
 
@@ -128,6 +128,9 @@ def placed(spec: str, kinds: tuple[str, ...] = MODEL_KINDS, beside: Path | None 
     if separator and kind == "ood" and kinds is DATA_KINDS:
         # Two SPECs in one.
         return kind + separator + ",".join(placed(part, kinds, beside) for part in rest.split(","))
+    if separator and kind == "openclip" and kinds is MODEL_KINDS and "?weights=" in rest:
+        name, _, file = rest.partition("?weights=")
+        return f"{kind}:{name}?weights={placed(file, kinds, beside)}"
     if separator and kind not in kinds:
         return spec
     text = rest if separator else spec

@@ -48,6 +48,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         ("outputs", ", ".join(f"{name} {width}" for name, width in card.dims.items())),
         ("pyramid", ", ".join(f"{c} at stride {s}" for c, s in zip(card.channels, card.strides, strict=True))),
         ("classes", card.classes or ""),
+        ("text tower", card.text or ""),
         ("digest", card.weight_digest),
     ]
     facts += [("hazards" if i == 0 else "", text) for i, text in enumerate(card.hazards)]

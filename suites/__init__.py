@@ -11,6 +11,7 @@ TABLE = {
         "suites.transfer:Transfer", "linear probes on the sets of the transfer tables, and their average"
     ),
     "voc07cls": Entry("suites.svm:VOC07Classification", "VOC2007 classification by linear SVMs, low-shot too"),
+    "zeroshot": Entry("suites.zeroshot:ZeroShot", "classification by texts, for networks with a text tower (CLIP)"),
     "retrieval": Entry("suites.retrieval:Retrieval", "retrieval on labelled sets: mean average precision, recall@k"),
     "attentive": Entry("suites.attentive:AttentiveProbe", "one attention query over the last tokens, then linear"),
     "ridge": Entry("suites.ridge:Ridge", "ridge regression on one-hot targets, the cheap probe"),
