@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PLAIN = ("a photo of a {}.",)
 IMAGENET = "imagenet"
+OWN = "own"
 _WNID = re.compile(r"n\d{8}")
 _LARGEST = 1 << 22
 
@@ -52,12 +53,12 @@ def imagenet_names() -> list[str]:
     return _packaged("imagenet.txt").splitlines()
 
 
-def prompts_of(test: FeatureSet, templates: str, classnames: str | None) -> Prompts:
+def prompts_of(test: FeatureSet, templates: str, classnames: str = OWN) -> Prompts:
     """The prompts of a data set.
 
     ``templates``: ``auto`` (the published ones of the data set, else one plain sentence), ``imagenet`` (the eighty),
     ``plain``, or the path of a file with one a line. ``classnames``: the path of a file with one name a line, in order
-    of label; None: the data set's own, with spaces for underscores, and CLIP's for ImageNet's wnids. Raises
+    of label; ``own``: the data set's, with spaces for underscores, and CLIP's for ImageNet's wnids. Raises
     `BenchError` for files that cannot be read, another number of names than classes, and classes without names.
     """
     values = np.array(sorted(test.classes), dtype=np.int64)
@@ -65,8 +66,8 @@ def prompts_of(test: FeatureSet, templates: str, classnames: str | None) -> Prom
         raise BenchError(f"{test.dataset} has a single class: zero-shot classification needs two or more")
     own = [test.classes[int(value)] for value in values]
     is_imagenet = _is_imagenet(test.dataset, own)
-    if classnames is not None:
-        names, names_from = _lines(str(classnames), "zeroshot.classnames"), f"the file {Path(str(classnames)).name}"
+    if classnames != OWN:
+        names, names_from = _lines(classnames, "zeroshot.classnames", "own"), f"the file {Path(classnames).name}"
         if len(names) != len(values):
             raise BenchError(
                 f"zeroshot.classnames: {classnames} has {len(names)} names and {test.dataset} {len(values)} classes: "
@@ -127,7 +128,7 @@ def _templates(wish: str, dataset: str, is_imagenet: bool) -> tuple[list[str], s
         name = IMAGENET if is_imagenet else _base(dataset)
         found = published().get(name)
         return (list(found), f"CLIP's for {name}") if found else (list(PLAIN), "one plain sentence: none is published")
-    lines = _lines(wish, "zeroshot.templates")
+    lines = _lines(wish, "zeroshot.templates", "auto, plain, imagenet")
     without = next((line for line in lines if "{}" not in line), None)
     if without is not None:
         raise BenchError(
@@ -136,7 +137,7 @@ def _templates(wish: str, dataset: str, is_imagenet: bool) -> tuple[list[str], s
     return lines, f"the file {Path(wish).name}"
 
 
-def _lines(text: str, option: str) -> list[str]:
+def _lines(text: str, option: str, words: str) -> list[str]:
     """The lines of a file, blank ones left out. Raises `BenchError` when it cannot be read."""
     path = at_home(text)
     try:
@@ -145,9 +146,7 @@ def _lines(text: str, option: str) -> list[str]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise BenchError(
-            f"{option}: {path} cannot be read ({reason}): auto, plain, imagenet, or a file of lines"
-        ) from None
+        raise BenchError(f"{option}: {path} cannot be read ({reason}): give {words}, or a file of lines") from None
     if not lines:
         raise BenchError(f"{option}: {path} holds no lines")
     return lines

@@ -140,7 +140,7 @@ def test_the_classifier_is_open_clips(tiny: tuple[Any, str]) -> None:
     theirs = open_clip.build_zero_shot_classifier(model, tokenize, names, open_clip.OPENAI_IMAGENET_TEMPLATES)
     backbone = bench.load(spec)
     made = task_of([[0, 1]], [0], Tower({}), dict(enumerate(names)), templates="imagenet")
-    prompts = prompts_of(made.data["test"], "imagenet", None)
+    prompts = prompts_of(made.data["test"], "imagenet")
     ours = _class_weights(made, backbone.text_tower(), prompts)
     assert np.abs(ours - theirs.numpy()).max() < 1e-6
 
@@ -193,12 +193,12 @@ def _ids(record: Any, n: int) -> Sequence[str]:
 def test_the_texts_of_a_data_set(dataset: str, classes: dict[int, str], count: int, first: str) -> None:
     made = suitehelp.feature_set([[1, 0]], [next(iter(classes))], "test", classes=classes)
     made.dataset = dataset
-    prompts = prompts_of(made, "auto", None)
+    prompts = prompts_of(made, "auto")
     assert len(prompts.templates) == count
     assert prompts.texts()[0] == first
     assert len(prompts.texts()) == 2 * count
-    assert prompts_of(made, "plain", None).texts()[0] == f"a photo of a {prompts.names[0]}."
-    assert len(prompts_of(made, "imagenet", None).templates) == 80
+    assert prompts_of(made, "plain").texts()[0] == f"a photo of a {prompts.names[0]}."
+    assert len(prompts_of(made, "imagenet").templates) == 80
 
 
 def test_imagenet_by_its_wnids_has_the_published_names() -> None:
@@ -208,7 +208,7 @@ def test_imagenet_by_its_wnids_has_the_published_names() -> None:
     wnids = {i: f"n{i:08d}" for i in range(1000)}
     made = suitehelp.feature_set([[1, 0]], [0], "test", classes=wnids)
     made.dataset = "somebody's folder"
-    prompts = prompts_of(made, "auto", None)
+    prompts = prompts_of(made, "auto")
     assert prompts.names[:2] == ["tench", "goldfish"]
     assert len(prompts.templates) == 80
 
@@ -216,13 +216,15 @@ def test_imagenet_by_its_wnids_has_the_published_names() -> None:
 def test_texts_that_cannot_be(tmp_path: Path) -> None:
     made = suitehelp.feature_set([[1, 0]], [0], "test", classes={0: "cat", 1: "dog"})
 
-    def refused(sentence: str, templates: str = "auto", names: str | None = None, **classes: str) -> None:
+    def refused(sentence: str, templates: str = "auto", names: str = "own", **classes: str) -> None:
         made.classes = dict(enumerate(classes.values())) or {0: "cat", 1: "dog"}
         with pytest.raises(BenchError, match=sentence):
             prompts_of(made, templates, names)
 
     path = tmp_path / "file.txt"
-    refused("zeroshot.templates: .*none.txt cannot be read .*auto, plain, imagenet, or a file", f"{tmp_path}/none.txt")
+    refused(
+        "zeroshot.templates: .*none.txt cannot be read .*give auto, plain, imagenet, or a file", f"{tmp_path}/none.txt"
+    )
     path.write_text("a photo\n")
     refused(r"has a line without \{\}.*'a photo'", str(path))
     refused("has 1 names and arrays 2 classes", names=str(path))
