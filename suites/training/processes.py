@@ -20,14 +20,16 @@ import torch
 from bench.errors import BenchError
 
 VARIABLE = "BENCH_PROCESSES"
-"""Environment variable: processes that share a training; without it, one."""
+"""Environment variable: processes that share a training; without it, as many as torchrun started here, or one."""
 PATIENCE = 60.0
 """Seconds that processes have to write what they have when they are asked to stop."""
 
 
 def asked() -> int:
     """How many processes the user wants. Raises `BenchError` for what is no number."""
-    given = os.environ.get(VARIABLE, "1")
+    # Started by torchrun, whose other processes only help with forward passes, this one shares trainings as widely.
+    started = os.environ.get("LOCAL_WORLD_SIZE", "1") if "TORCHELASTIC_RUN_ID" in os.environ else "1"
+    given = os.environ.get(VARIABLE, started)
     if not given.isdecimal() or int(given) < 1:
         raise BenchError(f"{VARIABLE}={given} is no number of processes")
     return int(given)

@@ -1,6 +1,10 @@
 """ade20k: windows, crops, heads, and whole runs on generated shapes."""
 
+import os
+import re
 import shutil
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from bench.card import Transform
 from bench.data.opening import open_data
 from bench.errors import BenchError
 from bench.ledger import Ledger
+from bench.progress import Progress
 from suites.segmentation.crops import Crops, fitted
 from suites.segmentation.networks import LinearSegmenter, UperNet, loss_of
 from suites.segmentation.windows import predict, slide
@@ -193,6 +198,57 @@ def test_the_same_run_gives_the_same_numbers(shapes):
     assert [m.interval for m in first.measurements] == [m.interval for m in second.measurements]
 
 
+def test_an_interrupted_run_goes_on_to_the_same_numbers(shapes, tmp_path, monkeypatch):
+    from suites.training import loop
+
+    whole, step = ran(shapes, head="upernet", iterations=6), loop._Training._step
+    taken = []
+
+    def broken(self, network, iteration, pieces, batches):
+        if iteration == 3 and not taken:
+            taken.append(iteration)
+            raise KeyboardInterrupt
+        return step(self, network, iteration, pieces, batches)
+
+    monkeypatch.setattr(loop._Training, "_step", broken)
+    options = {**QUICK, "ade20k.iterations": 6, "ade20k.head": "upernet"}
+    run = {"data": f"segfolder:{shapes}", "settings": options, "workers": 0, "runs": tmp_path / "runs"}
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(tiny(), ["ade20k"], **run)
+    said = []
+    progress = Progress(quiet=False)
+    progress.say = said.append
+    again = bench.run(tiny(), ["ade20k"], progress=progress, **run)
+    # From the last checkpoint: how often they are written depends on what that costs.
+    assert any(re.search(r"taken over at iteration [123] of 6", line) for line in said), said
+    assert [m.value for m in again.measurements] == [m.value for m in whole.measurements]
+    assert again.measurements[0].details["curve"] == whole.measurements[0].details["curve"]
+
+
+@pytest.mark.slow
+def test_torchruns_processes_share_every_batch(shapes, tmp_path):
+    """Half a minute: three interpreters start. Batch norms see the whole batch, whoever has which images."""
+    arguments = [
+        "-m", "bench", "run", "--launcher", "torchrun", "--model", "demo:efficientnet-lite0", "--suite", "ade20k",
+        "--data", f"segfolder:{shapes}", "--workers", "0", "--runs", str(tmp_path / "runs"),
+    ]  # fmt: skip
+    options = {"iterations": 6, "head": "upernet", "dropout": 0.0, "drop_path": 0.0}
+    settings = QUICK | {f"ade20k.{key}": value for key, value in options.items()}
+    for name, value in settings.items():
+        arguments += ["--set", f"{name}={value}"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *arguments]
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.DEVNULL)
+    (both,) = Ledger(tmp_path / "runs").records()
+    alone = bench.run("demo:efficientnet-lite0", ["ade20k"], f"segfolder:{shapes}", settings=settings, workers=0)
+    details = [record.measurements[0].details for record in (both, alone)]
+    assert [d["training"]["processes"] for d in details] == [2, 1]
+    assert [d["training"]["batch"] for d in details] == [6, 6]
+    for mine, theirs in zip(*(d["curve"] for d in details), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-2)
+    assert both.measurements[0].value == pytest.approx(alone.measurements[0].value, abs=3)
+
+
 def test_a_batch_larger_than_the_data_shrinks_and_several_scales_run(shapes):
     record = ran(shapes, batch=64, test="multi")
     assert record.measurements[0].details["training"]["batch"] == 6
@@ -226,7 +282,7 @@ EXAMPLES = Path("/usr/share/doc/labelme-examples/examples/semantic_segmentation/
 @pytest.mark.parametrize("engine", ["own", "mmseg"])
 @pytest.mark.parametrize("head", ["linear", "upernet"])
 def test_photographs_with_masks(tmp_path, head, engine):
-    """A minute or two: three photographs of VOC, where the package labelme-examples is installed."""
+    """One to three minutes: three photographs of VOC, where the package labelme-examples is installed."""
     if engine == "mmseg":
         pytest.importorskip("mmseg", reason="mmsegmentation is not installed (the extra [mmseg])")
     if not EXAMPLES.is_dir():
@@ -234,10 +290,10 @@ def test_photographs_with_masks(tmp_path, head, engine):
     for split in ("train", "val"):
         shutil.copytree(EXAMPLES / "JPEGImages", tmp_path / "images" / split)
         shutil.copytree(EXAMPLES / "SegmentationClassPNG", tmp_path / "masks" / split)
-    length, rate = (400, 0.01) if head == "linear" else (150, 0.002)
+    length, rate = (400, 0.01) if head == "linear" else (400, 0.002) if engine == "own" else (600, 0.004)
     settings = {
         "engine": engine, "head": head, "layers": 4, "iterations": length, "batch": 3, "size": 160, "stride": 107,
-        "width": 32, "lr": rate, "layer_decay": 1.0, "warmup": 10,
+        "width": 32, "lr": rate, "layer_decay": 1.0, "warmup": 10, "dropout": 0.0,
     }  # fmt: skip
     backbone = bench.load("demo:efficientnet-lite0")
     assert ran(tmp_path, backbone, **settings).measurements[0].value > 80

@@ -26,6 +26,7 @@ ibot-l      50     1024  8e-4,9e-4,1e-3,2e-3 absolute .75 .05 .4 20 .8/1 .1   .2
 data2vec-b  100    1024  4e-3   absolute  .65  0   .2  10     .8/1     .1     .25   1e-6   mean
 simmim-swin-b 100  2048  1.25e-3 batch/512 .8  .05 .1  20     .8/1     .1     .25   1e-6   pooled
 simmim-swin-b-100ep 100 2048 1.25e-3 batch/512 .9 .05 .1 20   .8/1     .1     .25   1e-6   pooled
+simmim-vit-b 100   2048  1.25e-3 batch/512 .65 .05 .1  20     .8/1     .1     .25   1e-6   mean
 swav-1pct   20     256   .02    absolute  1    0   0   0      0/0      0      0     0      pooled
 swav-10pct  20     256   .01    absolute  1    0   0   0      0/0      0      0     0      pooled
 barlow-1pct 20     256   .005   absolute  1    0   0   0      0/0      0      0     0      pooled
