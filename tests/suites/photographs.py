@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 EXAMPLES = Path("/usr/share/doc/labelme-examples/examples")
-MOST = 20
+MOST = 8
 """Trees of a part of an aerial photograph: COCO's figures count a hundred detections an image."""
-SIDES = (240, 200, 160, 120, 90, 60)
+SIDES = (100, 80, 60)
 """Sides of the parts that are tried."""
 
 
