@@ -26,6 +26,10 @@ app = typer.Typer(
 )
 
 
+FAULTS_TOLD = 50
+"""Faults of a ledger that are printed, one a line."""
+
+
 def _folder(text: str) -> Path:
     """A folder's path; an empty one (a variable that is not set) would quietly be the current folder."""
     if not str(text).strip():
@@ -278,12 +282,14 @@ def publish(
     from bench.ledger import Ledger
 
     if check:
-        problems = Ledger(runs).check()
+        ledger = Ledger(runs)
+        problems = ledger.check()
+        for problem in problems[:FAULTS_TOLD]:
+            typer.echo(f"  {problem}", err=True)
         if problems:
-            raise BenchError(
-                f"{len(problems)} of the ledger's documents in {runs} are damaged: {'; '.join(problems[:5])}"
-            )
-        typer.echo(f"{runs}: every record is valid and its outcomes are in place")
+            told = "above" if len(problems) <= FAULTS_TOLD else f"the first {FAULTS_TOLD} above"
+            raise BenchError(f"the ledger {runs} has {len(problems):,} fault{'s' * (len(problems) > 1)}, {told}")
+        typer.echo(f"{runs}: {len(ledger.paths()):,} records are valid and what they name is in place")
         return
     if out is None:
         raise BenchError("bench publish needs --out DIR (or --check)")

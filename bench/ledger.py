@@ -132,7 +132,7 @@ class Ledger:
         return self._content(record, path, most)
 
     def check(self) -> list[str]:
-        """One sentence per fault: files that are no records, artifacts missing, damaged or outside the folder."""
+        """One sentence per fault: files that are no records; artifacts missing, damaged, undigested or outside."""
         problems: list[str] = []
         for record in self.records(problems):
             named = {m.outcomes for m in record.measurements if m.outcomes is not None}
@@ -141,6 +141,8 @@ class Ledger:
                     content = self._content(record, path)
                     if path.endswith(".npz"):
                         _unpack(content, self.folder / path)
+                    if path not in record.artifacts:
+                        raise BenchError(f"the outcomes {self.folder / path} have no SHA-256 in the record")
                 except BenchError as error:
                     problems.append(f"{record.run}: {error}")
         return problems

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
-from reports.comparable import Column, called, column_of, differing
+from reports.comparable import Column, called, column_of
 from reports.reference import Verdict, mark
 from reports.wording import setting_label
 
@@ -175,16 +175,22 @@ def _sections(board: Board, labels: dict[Column, str], headlines: set[Column]) -
         for c in columns:
             alike.setdefault((c.suite, c.metric, c.protocol, labels[c]), []).append(c)
         heads = [
-            Head(c, f"{c.suite} {c.metric}", subtitle(c, among, label), c in headlines)
+            Head(c, f"{c.suite} {c.metric}", subtitle(c, apart, label), c in headlines)
             for (*_, label), among in alike.items()
+            for apart in [_apart(among)]
             for c in among
         ]
         heads.sort(key=lambda head: (not head.headline, head.column.suite, head.column.protocol, head.column))
         yield Section(str(dataset), str(split), str(fingerprint), int(part["n"].max()), heads, models)
 
 
-def subtitle(column: Column, alike: Sequence[Column], label: str) -> str:
-    """Protocol and setting; and, when another column has the same two, what makes them incomparable."""
+def _apart(columns: Sequence[Column]) -> set[str]:
+    """The fields in which any two of ``columns`` differ, as people call them."""
+    return {called(field) for field in Column._fields if len({getattr(c, field) for c in columns}) > 1}
+
+
+def subtitle(column: Column, apart: Collection[str], label: str) -> str:
+    """Protocol and setting; and, of the fields ``apart`` in which columns of the same two differ, this one's."""
     parts = [column.protocol, label] if label else [column.protocol]
     told = {
         "engine": column.engine,
@@ -195,8 +201,7 @@ def subtitle(column: Column, alike: Sequence[Column], label: str) -> str:
         "transform": f"transform {column.transform}",
         "settings": column.settings,
     }
-    fields = {name for other in alike for name in map(called, differing(column, other))}
-    return ", ".join([*parts, *(text for name, text in told.items() if name in fields)])
+    return ", ".join([*parts, *(text for name, text in told.items() if name in apart)])
 
 
 def _best_first(

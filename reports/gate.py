@@ -144,9 +144,6 @@ def judge_sides(
         if reasons := _incomparable(ours[key] + theirs[key], limits):
             _close(verdict, "incomparable", f"not comparable: {'; '.join(reasons)}")
             continue
-        if limit is None:
-            _close(verdict, "inconclusive", f"gate.toml gives no tolerance for {verdict.suite}.{verdict.metric}")
-            continue
         declared = limits.seed_deviation(newest)
         trainings = len(_trainings(ours[key]))
         if mode == "training" and declared is None and trainings < limits.training.minimum_runs:
@@ -157,8 +154,13 @@ def judge_sides(
             )
         tables = tables_of(ours[key], before), tables_of(theirs[key], after)
         evidence = _evidence(verdict, (ours[key], theirs[key]), tables, mode, declared)
-        if evidence is not None:
-            pending.append((verdict, evidence, limit))
+        if evidence is not None and limit is None and not evidence.identical:
+            name = f"{verdict.suite}.{verdict.metric}"
+            _close(
+                verdict, "inconclusive", f'no tolerance for {name}: write "{name}" = X below [tolerance] in gate.toml'
+            )
+        elif evidence is not None:
+            pending.append((verdict, evidence, limit or 0.0))
     judged = judge([e for _, e, _ in pending], [limit for *_, limit in pending], limits.confidence)
     for (verdict, evidence, limit), judgement in zip(pending, judged, strict=True):
         _fill(verdict, evidence, limit, judgement)

@@ -79,7 +79,7 @@ def junit(report: Report) -> str:
             kind = "failure" if v.outcome == "regressed" else "skipped" if report.allow_inconclusive else "error"
             counts[kind] += 1
             fault = ElementTree.SubElement(case, kind, message=_xml(v.reason), type=v.outcome)
-            fault.text = _xml("\n".join([f"{k}: {n}" for k, n in zip(_HEADS, _numbers(v), strict=True)] + v.notes))
+            fault.text = _xml(described(v))
         else:
             ElementTree.SubElement(case, "system-out").text = _xml("; ".join([v.reason, *v.notes]))
     suite.set("failures", str(counts["failure"]))
@@ -87,6 +87,11 @@ def junit(report: Report) -> str:
     suite.set("skipped", str(counts["skipped"]))
     ElementTree.indent(suite)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
+
+
+def described(v: Verdict) -> str:
+    """The numbers of a verdict and its notes, one a line."""
+    return "\n".join([f"{k}: {n}" for k, n in zip(_HEADS, _numbers(v), strict=True)] + v.notes)
 
 
 def workflow_commands(report: Report) -> str:

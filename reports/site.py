@@ -21,12 +21,15 @@ from reports.pairing import READ
 from reports.pictures import Pictures, pictures
 from reports.plots import charts
 from reports.tables import KD, SSL, Table, dcd_tables, section_table, survey
+from reports.wording import brief
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 CELLS_ON_PAGE = 6_000
 """Beyond this many measured cells the board shows headline columns alone; the model pages show the rest."""
+LEFT_OUT_TOLD = 200
+"""Reasons in the section on what was left out."""
 _READ = READ | {"confidence", "similarity", "teacher_widths", "difference", "classes"}
 _AUDIT = ("basis", "severity", "note")
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -46,7 +49,7 @@ class Summary:
         left_out = f"; left out {_count(len(self.problems), 'file')}: {self.problems[0]}" if self.problems else ""
         return (
             f"{self.page}: {_count(self.models, 'model')} in {_count(self.columns, 'column')} "
-            f"from {_count(self.records, 'record')}{left_out}"
+            f"from {_count(self.records, 'record')}{brief(left_out, 500)}"
         )
 
 
@@ -134,7 +137,8 @@ def page(board: Board, outcomes: _Outcomes, pages: Mapping[Model, str], problems
             tables=[{**table, "groups": _groups(table)} for table in tables],
             charts=drawn,
             audits=printed.audits(),
-            left_out=left_out,
+            left_out=[brief(reason, 1_000) for reason in left_out[:LEFT_OUT_TOLD]]
+            + [f"and {len(left_out) - LEFT_OUT_TOLD:,} more"] * (len(left_out) > LEFT_OUT_TOLD),
             models=_count(len(board.cards), "model"),
             records=_count(sum(map(len, board.records.values())), "record"),
             made=now().replace("T", " ").replace("Z", " UTC"),

@@ -15,7 +15,7 @@ from reports import printed
 from reports.board import Board, Cell, Section
 from reports.comparable import Column, differences
 from reports.ties import Place, places
-from reports.wording import digits
+from reports.wording import brief, digits
 
 if TYPE_CHECKING:
     from reports.ties import Outcomes
@@ -111,6 +111,7 @@ def survey(
         if not found:
             continue
         about = [model.name, board.years[model], family_of(card.method), card.architecture, card.method or "", ""]
+        about = [brief(text) for text in about]
         cells = about + [measured(found[k], standing[k][model]) if k in found else None for k in keys]
         rows.append({"kind": "measured", **dict(zip(TEXT[1:], about[1:], strict=True)), "cells": cells, "model": model})
     note = "Percent. * zero-shot. An empty cell is unreported."
@@ -169,7 +170,7 @@ def measured(cell: Cell, place: Place | None) -> Document:
         rank = str(place.first) if place.first == place.last else f"{place.first} to {place.last}"
         said.append(f"rank {rank}" + (", not distinguishable from the best" if place.tied else ""))
     said += cell.flags
-    document: Document = {"v": f"{cell.value:.{at}f}", "n": round(cell.value, 6), "d": "; ".join(said)}
+    document: Document = {"v": f"{cell.value:.{at}f}", "n": round(cell.value, 6), "d": brief("; ".join(said), 1_000)}
     if cell.interval is not None:
         document["i"] = f"{cell.interval[0]:.{at}f} to {cell.interval[1]:.{at}f}"
     if place is not None and place.bold:
@@ -192,8 +193,8 @@ def section_table(board: Board, section: Section, number: int, outcomes: Outcome
         c = h.column
         about = f"{c.protocol}; {c.engine}; feature {c.feature}; selection {c.selection}; {c.precision}; {c.settings}"
         columns.append(
-            {"key": f"{c.suite} {c.metric}", "title": c.metric, "group": h.subtitle, "kind": "number",
-             "dir": c.direction, "tip": about, "hidden": not h.headline, "unit": c.unit}
+            {"key": brief(f"{c.suite} {c.metric}"), "title": brief(c.metric), "group": brief(h.subtitle),
+             "kind": "number", "dir": c.direction, "tip": brief(about, 1_000), "hidden": not h.headline, "unit": c.unit}
         )  # fmt: skip
     standing = {
         h.column: places(board.columns[h.column], h.column.direction == "higher", outcomes if h.headline else None)
@@ -203,14 +204,14 @@ def section_table(board: Board, section: Section, number: int, outcomes: Outcome
     for model in section.models:
         card = board.cards[model]
         size = {"v": f"{card.parameters / 1e6:.1f}", "n": card.parameters / 1e6} if card.parameters else None
-        cells: list[Any] = [model.name, card.architecture, size]
+        cells: list[Any] = [brief(model.name), brief(card.architecture), size]
         for h in heads:
             cell = board.columns[h.column].get(model)
             cells.append(measured(cell, standing[h.column].get(model)) if cell else None)
         if any(cells[3:]):
-            row = {"kind": "measured", "family": family_of(card.method), "backbone": card.architecture}
+            row = {"kind": "measured", "family": family_of(card.method), "backbone": brief(card.architecture)}
             rows.append({**row, "cells": cells, "model": model})
-    title = f"{section.dataset} {section.split}"
+    title = brief(f"{section.dataset} {section.split}")
     note = f"{section.samples:,} samples, fingerprint {section.fingerprint[:19]}. Intervals are 95 %."
     if len(heads) < len(section.heads):
         note += f" {len(section.heads) - len(heads):,} more columns are in leaderboard.csv and on the models' pages."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +18,8 @@ from bench.record import Measurement
 FILE = "gate.toml"
 LARGEST = 2**20
 """Bytes of a gate.toml."""
+TWO_ERRORS = "2se"
+_SHARE = re.compile(r"\d{1,3}(\.\d{1,6})?%")
 
 
 class Training(BaseModel):
@@ -41,14 +44,24 @@ class Tolerances(BaseModel):
 
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     engine_versions: Literal["same", "any"] = "same"
-    tolerance: dict[str, float | Literal["2se"]] = Field(default_factory=dict)
+    tolerance: dict[str, float | str] = Field(default_factory=dict)
     training: Training = Field(default_factory=Training)
+
+    @field_validator("tolerance", mode="before")
+    @classmethod
+    def _no_truths(cls, table: Any) -> Any:
+        if isinstance(table, dict) and (odd := [name for name, value in table.items() if isinstance(value, bool)]):
+            raise ValueError(f'the tolerance of {odd[0]!r} is a number, "2se" or a share as "5%"')
+        return table
 
     @field_validator("tolerance")
     @classmethod
-    def _not_negative(cls, table: dict[str, float | Literal["2se"]]) -> dict[str, float | Literal["2se"]]:
+    def _known(cls, table: dict[str, float | str]) -> dict[str, float | str]:
         for name, value in table.items():
-            if not isinstance(value, str) and (not math.isfinite(value) or value < 0):
+            if isinstance(value, str):
+                if value != TWO_ERRORS and not _SHARE.fullmatch(value):
+                    raise ValueError(f'the tolerance of {name!r} is a number, "2se" or a share as "5%"')
+            elif not math.isfinite(value) or value < 0:
                 raise ValueError(f"the tolerance of {name!r} must be zero or more")
         return table
 
@@ -61,6 +74,8 @@ class Tolerances(BaseModel):
                 found = self.tolerance[name]
                 if not isinstance(found, str):
                     return found
+                if found != TWO_ERRORS:
+                    return float(found.rstrip("%")) / 100 * abs(m.value)
                 p = min(max(m.value / 100, 0.0), 1.0)
                 # At 0 and 100 % the formula gives no room at all; half a sample is the finest that n can show.
                 return max(200 * math.sqrt(p * (1 - p) / m.n), 50 / m.n) if m.unit == "%" else None
@@ -98,7 +113,9 @@ def load(path: Path | str | None = None) -> Tolerances:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise BenchError(f"the gate's settings {chosen} are wrong at {where}: {first['msg']}") from None
+        raise BenchError(
+            f"the gate's settings {chosen} are wrong at {where}: {first['msg'].removeprefix('Value error, ')}"
+        ) from None
 
 
 def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:

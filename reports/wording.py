@@ -101,6 +101,11 @@ def short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
 
 
+def brief(text: str, most: int = 240) -> str:
+    """Text from a record at a length that a cell can show; the files for machines keep it whole."""
+    return text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def clean(text: str) -> str:
     """Text from a record without characters that a terminal would obey."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

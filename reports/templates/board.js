@@ -84,7 +84,8 @@
       name: column.key, visible: !column.hidden, type: column.kind === "number" ? "reported" : "string",
       className: column.kind === "number" ? "number" : ["loss", "data", "backbone", "architecture"].includes(column.key) ? "wide" : "",
       orderSequence: column.kind === "number" && column.dir !== "lower" ? ["desc", "asc", ""] : ["asc", "desc", ""],
-      data: null,
+      data: null, cellType: index ? "td" : "th",
+      createdCell: index ? undefined : cell => cell.setAttribute("scope", "row"),
       render: (_, type, row) => {
         if (type === "display") return display(table, row, index);
         if (column.kind === "text") return row.cells[index] ?? "";

@@ -279,3 +279,12 @@ def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BenchError, match="a file, not a folder"):
         add(tmp_path / "file")
+
+
+def test_outcomes_without_a_digest_are_a_fault(tmp_path: Path) -> None:
+    path = add(tmp_path)
+    document = json.loads(path.read_text())
+    assert document["artifacts"].popitem()
+    path.write_text(json.dumps(document))
+    [problem] = Ledger(tmp_path).check()
+    assert "have no SHA-256 in the record" in problem

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browserhelp import CONTRAST, opened, until
 
 from bench.record import Record
 from reports.site import publish
@@ -17,30 +17,6 @@ pytestmark = pytest.mark.browser
 Maker = Callable[..., Record]
 
 EVIL = '<img src=x onerror="window.hit=1"><script>window.hit=1</script>\''
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    browser = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-    service = shutil.which("chromedriver")
-    if browser is None or service is None:
-        pytest.skip("no Chromium with its driver here")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    profile, downloads = tmp_path_factory.mktemp("profile"), tmp_path_factory.mktemp("downloads")
-    for argument in (
-        "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        f"--user-data-dir={profile}", "--window-size=1400,1000",
-    ):  # fmt: skip
-        options.add_argument(argument)
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    options.binary_location = browser
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(service))
-    driver.downloads = downloads
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -58,25 +34,6 @@ def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
     record("alpha", run="run-in1k", dataset="imagenet", model=card("alpha", method="dino"), runs=folder / "runs")
     publish(folder / "runs", folder / "site")
     return folder / "site"
-
-
-def opened(driver: Any, path: Path, fragment: str = "", width: int = 1400, scheme: str = "light") -> Any:
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    driver.get("about:blank")
-    driver.get(path.as_uri() + fragment)
-    until(lambda: driver.execute_script("return document.documentElement.dataset.ready"))
-    return driver
-
-
-def until(condition: Callable[[], Any], seconds: float = 15) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "the page did not come to that"
-        time.sleep(0.05)
-    return found
 
 
 def names(driver: Any, table: str) -> list[str]:
@@ -246,33 +203,9 @@ def test_structure_for_a_screen_reader(driver: Any, site: Path) -> None:
     assert driver.execute_script(script) == []
 
 
-CONTRAST = """
-  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-  const rgb = colour => {
-    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
-  };
-  const linear = v => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4);
-  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-  const ground = e => {
-    for (; e; e = e.parentElement) {
-      const c = rgb(getComputedStyle(e).backgroundColor);
-      if (c[3] === 255) return c;
-    }
-    return rgb(getComputedStyle(document.body).backgroundColor);
-  };
-  const bad = new Set();
-  const seen = 'h1, h2, p, a, td, th, .cell, .badge, button, select, label, legend, figcaption, .dt-info';
-  for (const e of document.querySelectorAll(seen)) {
-    if (!e.offsetParent || !e.innerText.trim()) continue;
-    const [a, b] = [light(rgb(getComputedStyle(e).color)), light(ground(e))];
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) bad.add(`${e.tagName}.${e.className} ${ratio.toFixed(2)} ${e.innerText.slice(0, 20)}`);
-  }
-  return [...bad].slice(0, 12);"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_contrast_is_aa(driver: Any, site: Path, scheme: str) -> None:
     opened(driver, site / "index.html", scheme=scheme)
+    assert driver.execute_script(CONTRAST) == []
+    driver.find_element("css selector", "[name=values][value=audited]").click()
     assert driver.execute_script(CONTRAST) == []

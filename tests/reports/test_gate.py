@@ -271,7 +271,9 @@ def test_sources_that_cannot_be_judged(make: Maker) -> None:
         ("surprise = 1", "wrong at surprise"),
         ("[tolerance]\nknn = -1", "zero or more"),
         ("[tolerance]\nknn = nan", "zero or more"),
-        ("[tolerance]\nknn = 'wide'", "wrong at tolerance.knn"),
+        ("[tolerance]\nknn = 'wide'", "the tolerance of 'knn' is a number"),
+        ("[tolerance]\nknn = true", "the tolerance of 'knn' is a number"),
+        ("[tolerance]\nknn = '-5%'", "the tolerance of 'knn' is a number"),
         ("[training.seed_deviation]\nknn = 0", "positive"),
         ("confidence = 1.5", "wrong at confidence"),
     ],
@@ -327,3 +329,38 @@ def test_forms_of_what_cannot_be_judged(make: Maker) -> None:
     allowed = ElementTree.fromstring(gateforms.junit(gate.run("old", "new", allow_inconclusive=True)))
     assert (allowed.get("errors"), allowed.get("skipped")) == ("0", "2")
     assert gateforms.workflow_commands(report).startswith("::warning ")
+
+
+def test_every_name_of_the_defaults_is_one_of_a_suite_or_recipe() -> None:
+    """A tolerance under a name that nothing bears would quietly never hold."""
+    from bench import protocol
+    from bench.registry import table
+
+    suites = set(table("suites"))
+    recipes = {name.partition("@")[0] for name in protocol.cards()}
+    limits = tolerance.load()
+    for name in [*limits.tolerance, *limits.training.seed_deviation]:
+        assert name == "default" or name.partition(".")[0] in suites | recipes, name
+    assert limits.tolerance["knn"] == limits.tolerance["linear/logreg"] == 0.05
+    published = {"linear": 0.2, "finetune": 0.25, "coco": 0.3, "ade20k": 0.5, "voc07": 0.4, "voc07.box_ap75": 0.8}
+    assert {name: limits.tolerance[name] for name in published} == published
+    assert limits.tolerance["inat18"] == 0.3
+
+
+def test_a_share_of_the_reference_is_a_tolerance(make: Maker) -> None:
+    Path("gate.toml").write_text("[tolerance]\nknn = '50%'\nlinear = '0.01%'\n")
+    report = sides(make, {"accuracy": 0.8}, {"accuracy": 0.75, "seed": 3})
+    knn, linear = report.verdicts
+    assert knn.tolerance == pytest.approx(knn.reference / 2)
+    assert knn.outcome == "pass"
+    assert linear.outcome != "pass"
+
+
+def test_the_same_outcomes_need_no_tolerance(make: Maker) -> None:
+    natural = {"unit": "", "metric": "likeness", "suite": "unheard", "protocol": "unheard/x@1"}
+    report = sides(make, natural, natural)
+    assert set(outcomes(report).values()) == {"pass"}
+    make(run="other", seed=5, accuracy=0.5, runs=Path("other"), **natural)
+    report = gate.run("old", "other")
+    assert set(outcomes(report).values()) == {"inconclusive"}
+    assert 'write "unheard.likeness" = X below [tolerance]' in report.verdicts[0].reason

@@ -372,3 +372,39 @@ def test_a_training_curve_is_drawn_with_its_losses_alone(make: Maker, tmp_path: 
     points = spec["data"]["values"]
     assert {point["what"] for point in points} == {"loss", "penalty"}
     assert [point["x"] for point in points if point["what"] == "loss"] == [0.5, 1, 1.5]
+
+
+def test_endless_texts_are_shortened_on_the_board(make: Maker, tmp_path: Path) -> None:
+    long = "x" * 500_000
+    card = make().model.model_copy(update={"architecture": long, "notes": [long]})
+    fields = {"interval_note": long, "protocol": f"knn/{long}", "metric": long, "dataset": long}
+    make(long, run="run-long", model=card, runs=tmp_path / "runs", **fields)
+    (tmp_path / "runs" / ("y" * 200 + ".json")).write_text("[" * 100_000)
+    summary = publish(tmp_path / "runs", tmp_path / "site")
+    assert summary.page.stat().st_size < 3_000_000
+    assert len(str(summary)) < 1_500
+    assert max(len(cell) for row in measured_table(summary)["rows"] for cell in row["cells"][:2]) == 240
+
+
+def test_very_many_faulty_files_are_counted(make: Maker, tmp_path: Path) -> None:
+    make(runs=tmp_path / "runs")
+    for i in range(300):
+        (tmp_path / "runs" / f"faulty-{i}.json").write_text("{}")
+    summary = publish(tmp_path / "runs", tmp_path / "site")
+    assert len(summary.problems) == 300
+    assert "and 100 more" in summary.page.read_text()
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_measurements(make: Maker, tmp_path: Path) -> None:
+    """Half a minute: so many that differ in one field alone are still a page, and the work grows with their number."""
+    first = make().measurements[0].model_copy(update={"outcomes": None, "transform": None, "details": {}})
+    many = [first.model_copy(update={"feature": {"tokens": str(i)}, "headline": False}) for i in range(100_000)]
+    record = make(measurements=many)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / f"{record.run}.json").write_text(record.model_dump_json(by_alias=True, exclude_defaults=True))
+    begun = time.perf_counter()
+    summary = publish(tmp_path / "runs", tmp_path / "site")
+    assert time.perf_counter() - begun < 120
+    assert summary.page.stat().st_size < 3_000_000
+    assert len(pd.read_csv(tmp_path / "site" / "leaderboard.csv")) == 100_000
