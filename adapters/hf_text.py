@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adapters import reader
 from bench.backbone import weight_digest
 from bench.errors import BenchError
 from bench.texttower import TextTower
@@ -54,9 +55,7 @@ def tower_of_folder(folder: Path, kind: str, *, trust: bool) -> TextTower:
         raise BenchError(
             f"the texts of {folder} are read by transformers: pip install 'bench-representations[text]'"
         ) from None
-    from adapters import folders
-
-    content = folders.read_folder(folder, trust=trust).content
+    content = reader.read(folder, trust=trust).content
     tensors = {name: t.float() for name, t in content.items() if isinstance(t, Tensor) and t.is_floating_point()}
     wanted = {name: t for name, t in tensors.items() if name.startswith(("text_model.", "text_projection."))}
     try:
