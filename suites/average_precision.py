@@ -30,6 +30,8 @@ class Ranking:
         With ``points`` (11: VOC 2007) the mean over recalls 0 .. 1 of the highest precision at that recall or beyond,
         else the area under the curve made monotone (VOC since 2010, VISSL).
         """
+        if not len(self.order):
+            return np.full(len(weights), np.nan)
         w = weights[:, self.order].astype(np.float64)
         hits = np.cumsum(w * self.positive, axis=1)
         seen = np.cumsum(w, axis=1)

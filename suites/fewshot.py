@@ -12,7 +12,7 @@ import numpy as np
 from bench.axes import FROZEN
 from bench.errors import BenchError
 from bench.files import regular
-from bench.options import Allowed, count, positive, words
+from bench.options import EXPONENT, SHARE, Allowed, count, positive, words
 from bench.suite import Needs, engine_of
 from suites.classification import Labels, features_of, labels_of
 from suites.repeats import mean_of_runs, method_of, reach_of_samples
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bench.protocol import Protocol
     from bench.record import Measurement
     from bench.suite import Task
+    from suites.logreg_path import Fit
 
 
 @dataclass
@@ -51,16 +52,29 @@ class FewShot:
         "k": count(),
         "temperature": Allowed(least=1e-6, most=1e6),
         "lists": Allowed(a_set=True),
+        # Those of protocols that choose the penalty.
+        "low": EXPONENT,
+        "high": EXPONENT,
+        "points": count(most=10_000),
+        "validation": SHARE,
+        "path_tol": positive(1),
+        "tol": positive(1),
+        "max_iter": count(),
     }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
+        if "validation" in protocol.settings:
+            from suites.linear import grid_of
+
+            grid_of(protocol.settings)
         return Needs()
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
         labels = labels_of(task)
         x = features_of(task.data["train"], "pooled")
         test = features_of(task.data["test"], "pooled")
-        subsets = subsets_of(task, labels)
+        held = validation_rows(task, labels)
+        subsets = subsets_of(task, labels, held)
         # 1 % of train is what the field quotes; without it, the last size asked for.
         headline = next((s for s in subsets if s.settings.get("percent") == 1), subsets[-1])
         engine = engine_of("torch", "bench-lbfgs+torch")
@@ -72,8 +86,16 @@ class FewShot:
         with task.progress.stage("few-shot probes", sum(len(s.draws) for s in subsets), "fits") as stage:
             for subset in subsets:
                 hits = []
+                late = 0
+                chosen: list[float] = []
                 for rows in subset.draws:
-                    predicted = _predict(task, labels, x[rows], labels.train[rows], test)
+                    if task.settings["classifier"] == "knn":
+                        predicted = _neighbours(task, labels, x[rows], labels.train[rows], test)
+                    else:
+                        fit = _fitted(task, labels, x, rows, held)
+                        predicted = fit.logits(test).argmax(axis=1)
+                        late += not fit.converged
+                        chosen.append(fit.C)
                     hits.append(predicted == labels.test)
                     stage.advance()
                 right = np.array(hits)
@@ -82,31 +104,57 @@ class FewShot:
                 yield task.measure(
                     "top1", mean, n=n, engine=engine, interval=interval, interval_method=method, sd=sd,
                     seeds=subset.seeds, settings=subset.settings, headline=subset is headline,
+                    selection="holdout" if held is not None and task.settings["C"] is None else "none",
                     details={
                         "runs": [float(run) for run in runs],
                         "training_samples": [len(rows) for rows in subset.draws],
                         **subset.details,
+                        **({"not_converged": late} if late else {}),
+                        **({"chosen": chosen, "validation_samples": int(held.sum())} if held is not None else {}),
                     },
                 )  # fmt: skip
 
 
-def subsets_of(task: Task, labels: Labels) -> list[Subset]:
-    """Every size that the card asks for; with ``lists``, those files alone, as the draws of one size."""
+def validation_rows(task: Task, labels: Labels) -> np.ndarray | None:
+    """bool [N_train]: what no draw learns from and the penalty is chosen on; None where the card fixes the penalty.
+
+    DINOv3's: of every class a share, at least one sample, none of a class with a single one.
+    """
+    share = task.settings.get("validation")
+    if share is None or task.settings["classifier"] == "knn" or task.settings["C"] is not None:
+        return None
+    counts = np.bincount(labels.train, minlength=labels.trained)
+    quota = np.where(counts > 1, np.maximum(np.floor(share * counts).astype(int), 1), 0)
+    if not quota.any():
+        raise BenchError("every class has a single training sample: nothing can be held out; set fewshot.C to a number")
+    held = np.zeros(len(labels.train), dtype=bool)
+    held[drawn(labels.train, quota, task.seed)] = True
+    return held
+
+
+def subsets_of(task: Task, labels: Labels, held: np.ndarray | None = None) -> list[Subset]:
+    """Every size that the card asks for; with ``lists``, those files alone, as the draws of one size.
+
+    ``held`` bool [N_train]: the samples that no draw may have.
+    """
     settings = task.settings
     if settings["lists"]:
         paths = [Path(str(name)) for name in settings["lists"]]
         rows = [listed(task.data["train"], path) for path in paths]
         return [Subset({"lists": len(rows)}, rows, details={"files": [path.name for path in paths]})]
     seeds = [task.seed + draw for draw in range(settings["draws"])]
-    counts = np.bincount(labels.train, minlength=labels.trained)
+    free = np.arange(len(labels.train)) if held is None else np.flatnonzero(~held)
+    y = labels.train[free]
+    counts = np.bincount(y, minlength=labels.trained)
+    half = 0.5 if held is None else 0.0
     sizes: list[tuple[dict[str, Any], np.ndarray]] = []
     for shots in settings["shots"]:
         sizes.append(({"shots": shots}, np.full(labels.trained, shots)))
     for share in settings["percent"]:
-        sizes.append(({"percent": share}, np.maximum(np.floor(share / 100 * counts + 0.5).astype(int), 1)))
+        sizes.append(({"percent": share}, np.maximum(np.floor(share / 100 * counts + half).astype(int), 1)))
     found = []
     for described, quota in sizes:
-        subset = Subset(described, [drawn(labels.train, quota, seed) for seed in seeds], seeds)
+        subset = Subset(described, [free[drawn(y, quota, seed)] for seed in seeds], seeds)
         if short := int((counts < quota).sum()):
             subset.details["classes_with_fewer_samples"] = short
         found.append(subset)
@@ -150,21 +198,32 @@ def listed(train: FeatureSet, path: Path, option: str = "fewshot.lists") -> np.n
     return np.unique(rows)
 
 
-def _predict(task: Task, labels: Labels, x: np.ndarray, y: np.ndarray, test: np.ndarray) -> np.ndarray:
-    settings = task.settings
-    if settings["classifier"] == "knn":
-        from suites.neighbours import Rows, normalised, search
-        from suites.vote import decide
+def _neighbours(task: Task, labels: Labels, x: np.ndarray, y: np.ndarray, test: np.ndarray) -> np.ndarray:
+    from suites.neighbours import Rows, normalised, search
+    from suites.vote import decide
 
-        k = min(settings["k"], len(x))
-        found = search(Rows(normalised(x)), normalised(test), k, device=task.device)
-        top: np.ndarray = decide(found, replace(labels, train=y), k, "exp", settings["temperature"]).top[:, 0]
-        return top
+    k = min(task.settings["k"], len(x))
+    found = search(Rows(normalised(x)), normalised(test), k, device=task.device)
+    top: np.ndarray = decide(found, replace(labels, train=y), k, "exp", task.settings["temperature"]).top[:, 0]
+    return top
+
+
+def _fitted(task: Task, labels: Labels, x: np.ndarray, rows: np.ndarray, held: np.ndarray | None) -> Fit:
+    """The probe learnt on ``rows``: at the card's penalty, or at the one that does best on ``held``."""
+    from suites.linear import grid_of
     from suites.logreg_path import Path as Penalties
 
-    (fit,) = Penalties(x, y, labels.trained, task.device).fit([settings["C"]])
-    best: np.ndarray = fit.logits(test).argmax(axis=1)
-    return best
+    settings = task.settings
+    penalties = Penalties(x[rows], labels.train[rows], labels.trained, task.device)
+    if held is None:
+        return penalties.fit([settings["C"]])[0]
+    seen, y = x[held], labels.train[held]
+    limit = settings["max_iter"]
+    tried = penalties.fit(grid_of(settings), tol=settings["path_tol"], max_iter=limit)
+    right = [int((fit.logits(seen).argmax(axis=1) == y).sum()) for fit in tried]
+    # Of equals the strongest penalty.
+    best = tried[int(np.argmax(right))]
+    return penalties.fit([best.C], tol=settings["tol"], max_iter=limit, start=best)[0]
 
 
 def _summary(right: np.ndarray) -> tuple[float, float | None, tuple[float, float], str]:

@@ -6,13 +6,18 @@ Heads see the same batches and never each other: each ends where it would have e
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from bench.cpu import kept_memory
+from bench.errors import BenchError
 
 
 @dataclass(frozen=True)
@@ -127,9 +132,10 @@ class Group:
             grad_w = grad_w + self.decays[:, None, None] * self.weight
             grad_b = grad_b + self.decays[:, None] * self.bias
         for value, speed, grad in zip((self.weight, self.bias), self.moments[0], (grad_w, grad_b), strict=True):
-            speed.mul_(recipe.momentum).add_(grad)
-            moved = grad + recipe.momentum * speed if recipe.nesterov else speed
-            value.sub_(_each(now, value) * moved)
+            # One pass over memory each: for many classes they cost as much as the products.
+            torch.add(grad, speed, alpha=recipe.momentum, out=speed)
+            moved = torch.add(grad, speed, alpha=recipe.momentum) if recipe.nesterov else speed
+            value.addcmul_(moved, _each(now, value), value=-1)
 
     def _adamw(self, now: Tensor, grads: tuple[Tensor, Tensor]) -> None:
         """Loshchilov & Hutter 2019, as torch.optim.AdamW has it (epsilon 1e-8)."""
@@ -155,8 +161,10 @@ class Group:
         self.step = int(state["step"])
 
     def heads(self) -> Heads:
-        """The heads as they are now."""
+        """The heads as they are now. Refuses features whose variance float32 cannot hold."""
         seen = self.recipe.batchnorm
+        if seen and not torch.isfinite(self.variance).all():
+            raise BenchError("the features are too large for their variance to be a number: divide them by a constant")
         scale = 1 / torch.sqrt(self.variance + 1e-6) if seen else torch.ones_like(self.variance)
         return Heads(self.weight, self.bias, self.mean, scale)
 
@@ -181,17 +189,24 @@ def learn(
     epoch, the last one of an epoch filled from the next: every step sees ``recipe.batch`` samples.
     """
     generator = torch.Generator().manual_seed(seed)
-    features, targets = torch.tensor(x, device=device), torch.from_numpy(y).to(device)
+    with warnings.catch_warnings():
+        # Stored features are read-only, and only read here: no copy of them is made.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
+        features, targets = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
     n, d = features.shape
     group = Group((torch.randn(classes, d, generator=generator) * 0.01).to(device), recipe)
     order = torch.empty(0, dtype=torch.int64)
-    for _ in range(recipe.iterations):
-        while len(order) < recipe.batch:
-            order = torch.cat([order, torch.randperm(n, generator=generator)])
-        rows, order = order[: recipe.batch].to(device), order[recipe.batch :]
-        group.advance(features[rows], targets[rows])
-        if advance is not None:
-            advance()
+    batch = torch.empty(recipe.batch, d, device=device)
+    # Batches and logits are as large as each other every time: their memory is not given back between steps.
+    with kept_memory() if features.device.type == "cpu" else nullcontext():
+        for _ in range(recipe.iterations):
+            while len(order) < recipe.batch:
+                order = torch.cat([order, torch.randperm(n, generator=generator)])
+            rows, order = order[: recipe.batch].to(device), order[recipe.batch :]
+            torch.index_select(features, 0, rows, out=batch)
+            group.advance(batch, targets[rows])
+            if advance is not None:
+                advance()
     return group.heads()
 
 

@@ -14,6 +14,8 @@ from bench.stats import wilson
 
 GROUPS = 1000
 """Values computed at most: more samples are left out several at a time."""
+LARGEST = 2.0
+"""Half an interval on the logit scale: beyond, the other scale is taken."""
 METHOD = "jackknife over samples, on the logit scale"
 
 
@@ -39,14 +41,21 @@ def standard_error(value: float, without: np.ndarray, groups: np.ndarray) -> flo
 def interval(value: float, error: float, groups: int, cases: int, confidence: float = 0.95) -> tuple[float, float]:
     """Student's interval on the logit scale; where nothing varies or ``value`` is 0 or 1, Wilson's over ``cases``.
 
-    ``value`` and both ends in [0, 1]; ``groups``: how many were left out in turn; ``cases``: samples that carry what is
-    searched for. It covers the value expected of other samples of this number: average precision leans upwards on few.
+    Where the error is as large as the way to 0 or 1, the logit scale has no hold, and the arcsine's is taken. ``value``
+    and both ends in [0, 1]; ``groups``: how many were left out in turn; ``cases``: samples that carry what is searched
+    for. It covers the value expected of other samples of this number: average precision leans upwards on few.
     """
     from scipy.special import stdtrit
 
     if not 0 < value < 1 or error == 0:
         return wilson(value * cases, cases, confidence)
-    half = float(stdtrit(groups - 1, 0.5 + confidence / 2)) * error / (value * (1 - value))
-    middle = math.log(value / (1 - value))
-    low, high = (0.5 * (1 + math.tanh((middle + side) / 2)) for side in (-half, half))
-    return low, high
+    half = float(stdtrit(groups - 1, 0.5 + confidence / 2)) * error
+    on_logit = half / (value * (1 - value))
+    if on_logit <= LARGEST:
+        middle = math.log(value / (1 - value))
+        low, high = (0.5 * (1 + math.tanh((middle + side) / 2)) for side in (-on_logit, on_logit))
+    else:
+        middle, on_arcsine = math.asin(math.sqrt(value)), half / (2 * math.sqrt(value * (1 - value)))
+        ends = (min(max(middle + side, 0.0), math.pi / 2) for side in (-on_arcsine, on_arcsine))
+        low, high = (math.sin(end) ** 2 for end in ends)
+    return min(low, value), max(high, value)

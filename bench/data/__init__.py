@@ -8,6 +8,9 @@ from bench.registry import Entry
 TABLE = {
     "demo": Entry("bench.data.demo_images:open_demo", "2 000 + 1 000 images of Fashion-MNIST, bundled"),
     "fashion-mnist": Entry("bench.data.idx:open_fashion_mnist", "60 000 + 10 000 images, 10 classes, IDX files"),
+    "elpv": Entry(
+        "bench.data.elpv:open_elpv", "2 624 photos of solar cells, the package elpv-dataset or $BENCH_DATA/elpv"
+    ),
     "imagefolder": Entry("bench.data.imagefolder:open_imagefolder", "a folder per class, in train/ and val/ or test/"),
     "torchvision": Entry("bench.data.torchvision_sets:open_torchvision", "a torchvision data set under $BENCH_DATA"),
     "hf": Entry("bench.data.hf:open_hf", "local Parquet or Arrow files, or a name in the local Hugging Face cache"),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from suites import jackknife
 from suites.average_precision import Ranking, along_ranks, average_precision, mean_average_precision
 
 
@@ -83,6 +84,11 @@ def test_precision_along_the_ranks():
     assert along_ranks(relevant[:1], [3]).tolist() == pytest.approx([(1 + 2 / 3) / 3])
 
 
+def test_a_class_without_a_judged_sample_has_no_precision():
+    value, each, _ = mean_average_precision(np.array([[1.0, 2.0], [0.0, 1.0]]), np.array([[1, 0], [-1, 0]]))
+    assert (value, each) == (1.0, [1.0, None])
+
+
 def test_no_interval_of_a_single_sample_and_none_of_no_width():
     one = np.array([[2.0]]), np.array([[1]])
     assert mean_average_precision(*one)[2] is None
@@ -100,9 +106,15 @@ def test_leaving_out_equals_computing_again():
     again = [mean_average_precision(*tables, around=False)[0] for tables in fewer]
     error = np.sqrt((n - 1) / n * ((again - np.mean(again)) ** 2).sum())  # Tukey's jackknife.
     reach = 2.0639 * error / (value * (1 - value))  # Student's t at 24 degrees of freedom, from a table.
-    logits = [np.log(p / (1 - p)) for p in (low, value, high)]
-    assert logits[2] - logits[1] == pytest.approx(reach, rel=1e-4)
-    assert logits[1] - logits[0] == pytest.approx(reach, rel=1e-4)
+    ends = np.array([low, value, high])
+    assert np.diff(np.log(ends / (1 - ends))) == pytest.approx([reach, reach], rel=1e-4)
+
+
+def test_an_interval_near_the_end_has_hold():
+    low, high = jackknife.interval(0.998, 0.005, 40, 40)
+    assert 0.95 < low < 0.99
+    assert high == 1
+    assert jackknife.interval(0.5, 0.05, 40, 40)[0] == pytest.approx(0.4015, abs=1e-3)
 
 
 @pytest.mark.slow  # Hundreds of sets, each left out of sample by sample.

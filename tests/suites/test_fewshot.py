@@ -8,7 +8,7 @@ from suitehelp import clusters, evaluate, values
 from bench.errors import BenchError
 from bench.stats import wilson
 from suites.classification import labels_of
-from suites.fewshot import drawn, subsets_of
+from suites.fewshot import drawn, subsets_of, validation_rows
 
 TRAIN, TEST = clusters(0, 300, 4), clusters(1, 80, 4)
 
@@ -53,6 +53,32 @@ def test_all_of_train_is_the_plain_probe():
     assert few[0].interval == pytest.approx(whole[0].interval)
     near, _ = evaluate("fewshot", TRAIN, TEST, percent=[100.0], draws=1, classifier="knn")
     assert near[-1].value == values(evaluate("knn", TRAIN, TEST, k=[20])[0], "top1")
+
+
+def test_dinov3_chooses_on_what_no_draw_learns_from():
+    found, made = evaluate("fewshot", TRAIN, TEST, protocol="dinov3", points=5, low=-2, high=2, draws=2, validation=0.1)
+    labels = labels_of(made)
+    held = validation_rows(made, labels)
+    counts = np.bincount(TRAIN[1])
+    assert np.bincount(TRAIN[1][held]).tolist() == [max(1, int(0.1 * n)) for n in counts]
+    for subset in subsets_of(made, labels, held):
+        assert not held[np.concatenate(subset.draws)].any()
+    ten = subsets_of(made, labels, held)[3]
+    for place, rows in enumerate(ten.draws):
+        fits = {
+            C: LogisticRegression(C=C, tol=1e-8, max_iter=5000).fit(TRAIN[0][rows], TRAIN[1][rows])
+            for C in 10 ** np.linspace(-2, 2, 5)
+        }
+        chosen = found[3].details["chosen"][place]
+        scores = {C: fit.score(TRAIN[0][held], TRAIN[1][held]) for C, fit in fits.items()}
+        assert scores[min(scores, key=lambda C: abs(C - chosen))] >= max(scores.values()) - 0.04
+        reference = fits[min(fits, key=lambda C: abs(C - chosen))]
+        assert found[3].details["runs"][place] == pytest.approx(100 * reference.score(*TEST), abs=1.3)
+    assert {m.selection for m in found} == {"holdout"}
+    alone, _ = evaluate("fewshot", (TRAIN[0][:6], np.arange(6)), TEST, protocol="dinov3", C=1.0, shots=1, percent=1)
+    assert "chosen" not in alone[0].details
+    with pytest.raises(BenchError, match="nothing can be held out"):
+        evaluate("fewshot", (TRAIN[0][:6], np.arange(6)), TEST, protocol="dinov3")
 
 
 def test_published_lists_by_path(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from suitehelp import clusters
 
+from bench.errors import BenchError
 from suites.heads import Recipe, lars_update, learn
 
 X, Y = clusters(0, 90, 5, 12)
@@ -110,3 +111,9 @@ def test_the_same_seed_gives_the_same_bits():
     one, two = (learn(X, Y, 5, recipe, seed=1) for _ in range(2))
     assert torch.equal(one.weight, two.weight)
     assert not torch.equal(one.weight, learn(X, Y, 5, recipe, seed=2).weight)
+
+
+def test_features_beyond_float32s_squares_are_refused_where_they_are_normalised():
+    x = (1e25 * np.random.default_rng(0).standard_normal((40, 4))).astype(np.float32)
+    with pytest.raises(BenchError, match="divide them by a constant"):
+        learn(x, np.arange(40) % 2, 2, Recipe(rates=(0.1,), iterations=3, batch=8, batchnorm=True), 0)

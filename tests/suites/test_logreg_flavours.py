@@ -15,6 +15,8 @@ from suites.validation import holdout
 TRAIN, TEST = clusters(0, 240, 5, spread=0.7), clusters(1, 120, 5, spread=0.7)
 FLAVOURS = ["kornblith", "ericsson", "clip", "dinov2-logreg", "dinov3-logreg", "msn-lowshot", "ibot-logreg-holdout"]
 
+NORMS = {"msn-lowshot": "centred-l2", "ibot-logreg-holdout": "l2"}
+
 
 @pytest.mark.parametrize("name", FLAVOURS)
 def test_every_flavour_runs_by_its_name(name):
@@ -22,7 +24,7 @@ def test_every_flavour_runs_by_its_name(name):
     assert made.protocol.id == f"linear/{name}@1+max_iter=50"
     assert values(found, "top1") > 50
     assert {m.selection for m in found} == {"none" if name == "msn-lowshot" else "holdout"}
-    assert {m.feature["norm"] for m in found} == {"centred-l2" if name == "msn-lowshot" else "none"}
+    assert {m.feature["norm"] for m in found} == {NORMS.get(name, "none")}
 
 
 @pytest.mark.parametrize(
