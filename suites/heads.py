@@ -106,7 +106,11 @@ class Group:
         self.step = 0
 
     def advance(self, z: Tensor, targets: Tensor) -> None:
-        """One step of all heads on the features ``z`` float32 [B, D] of samples of classes ``targets`` int64 [B]."""
+        """One step of all heads on the features ``z`` float32 [B, D] of samples of classes ``targets`` int64 [B].
+
+        With ``targets`` [B, K] of 1 (present), -1 (absent) and 0 (not judged) by binary cross-entropy, the mean over
+        samples and classes.
+        """
         recipe = self.recipe
         h, classes, d = self.weight.shape
         if recipe.batchnorm:
@@ -116,9 +120,13 @@ class Group:
             self.mean, self.variance = 0.9 * self.mean + 0.1 * mu, 0.9 * self.variance + 0.1 * unbiased
         # One product for all heads: [H K, D] x [D, B]. Samples innermost: softmax is then fast for few classes too.
         logits = torch.addmm(self.bias.view(-1, 1), self.weight.flatten(0, 1), z.T).view(h, classes, len(z))
-        slope = torch.softmax(logits, dim=1)
-        slope[:, targets, self.columns] -= 1
-        slope /= len(z)
+        if targets.ndim == 1:
+            slope = torch.softmax(logits, dim=1)
+            slope[:, targets, self.columns] -= 1
+            slope /= len(z)
+        else:
+            slope = (torch.sigmoid(logits) - (targets.T > 0)) * (targets.T != 0)
+            slope /= targets.numel()
         grad_w = (slope.flatten(0, 1) @ z).view(h, classes, d)
         grad_b = slope.sum(dim=2)
         now = self.rates * recipe.factor(self.step)
@@ -183,7 +191,8 @@ def learn(
     device: str = "cpu",
     advance: Callable[[], Any] | None = None,
 ) -> Heads:
-    """All heads of ``recipe.rates`` on ``x`` float32 [N, D], ``y`` int64 [N]; the same bits for the same seed on a CPU.
+    """All heads of ``recipe.rates`` on ``x`` float32 [N, D], ``y`` int64 [N] or, of samples with several labels, [N, K]
+    of 1 (present), -1 (absent) and 0 (not judged); the same bits for the same seed on a CPU.
 
     Weights begin as N(0, 0.01), alike in every head, biases at 0. Batches are drawn without replacement, epoch by
     epoch, the last one of an epoch filled from the next: every step sees ``recipe.batch`` samples.

@@ -55,6 +55,7 @@ class Linear:
         "interpolation": words("bilinear", "bicubic"),
         "warmup": Allowed(least=0, most=1e6),
         "select": words("holdout", "last", "best_on_test"),
+        "loss": words("bce"),
     }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:

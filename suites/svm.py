@@ -58,7 +58,7 @@ class VOC07Classification:
         # Difficult samples (0) are negatives in training; mean_average_precision drops them from the test.
         targets = np.where(train.labels == 1, 1, -1)
         if task.settings["shots"] != [0]:
-            yield from self._low_shot(task, x, targets, seen)
+            yield from self._low_shot(task, x, train.labels, seen)
             return
         names = [train.classes.get(c, str(c)) for c in range(targets.shape[1])]
         scores = np.zeros((len(seen), targets.shape[1]))
@@ -182,7 +182,10 @@ def chosen_cost(task: Task, x: np.ndarray, y: np.ndarray) -> float:
 
 
 def drawn(y: np.ndarray, size: int, negatives: int, rng: np.random.Generator) -> np.ndarray:
-    """int64 rows: ``size`` positives at random (all where there are fewer) and ``negatives`` times as many others."""
-    with_it, without = np.flatnonzero(y == 1), np.flatnonzero(y != 1)
+    """int64 rows: ``size`` positives at random (all where there are fewer) and ``negatives`` times as many without.
+
+    ``y``: 1 present, -1 absent, 0 difficult; the difficult ones are neither.
+    """
+    with_it, without = np.flatnonzero(y == 1), np.flatnonzero(y == -1)
     ours = rng.permutation(with_it)[:size]
     return np.sort(np.concatenate([ours, rng.permutation(without)[: negatives * max(len(ours), 1)]]))

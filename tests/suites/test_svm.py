@@ -72,8 +72,11 @@ def test_low_shot_is_mean_and_deviation_over_draws():
 
 def test_draws():
     y = np.where(np.arange(50) < 10, 1, -1)
+    # VISSL's low-shot lists hold no difficult image.
+    y[40:] = 0
     rows = drawn(y, 4, 3, np.random.default_rng(0))
     assert ((y[rows] == 1).sum(), (y[rows] == -1).sum()) == (4, 12)
+    assert not (y[drawn(y, 10, 4, np.random.default_rng(0))] == 0).any()
     assert (y[drawn(y, 20, 2, np.random.default_rng(0))] == 1).sum() == 10
 
 
