@@ -64,7 +64,7 @@ class FewShot:
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         if "validation" in protocol.settings:
-            from suites.linear import grid_of
+            from suites.logreg_probe import grid_of
 
             grid_of(protocol.settings)
         return Needs()
@@ -210,8 +210,8 @@ def _neighbours(task: Task, labels: Labels, x: np.ndarray, y: np.ndarray, test: 
 
 def _fitted(task: Task, labels: Labels, x: np.ndarray, rows: np.ndarray, held: np.ndarray | None) -> Fit:
     """The probe learnt on ``rows``: at the card's penalty, or at the one that does best on ``held``."""
-    from suites.linear import grid_of
     from suites.logreg_path import Path as Penalties
+    from suites.logreg_probe import grid_of
 
     settings = task.settings
     penalties = Penalties(x[rows], labels.train[rows], labels.trained, task.device)

@@ -12,10 +12,9 @@ from bench.suite import engine_of
 from suites.average_precision import mean_average_precision
 from suites.choices import built, described, resolved
 from suites.heads import learn
-from suites.linear import holdout
-from suites.sgd_probe import Head, grid_of, recipe_of
+from suites.sgd_grid import Head, grid_of, recipe_of
 from suites.targets import precisions, targets_of
-from suites.validation import validation_of
+from suites.validation import holdout, validation_of
 
 if TYPE_CHECKING:
     from bench.record import Measurement
