@@ -125,7 +125,7 @@ class Group:
             slope[:, targets, self.columns] -= 1
             slope /= len(z)
         else:
-            slope = (torch.sigmoid(logits) - (targets.T > 0)) * (targets.T != 0)
+            slope = (torch.sigmoid(logits) - (targets.T > 0).to(logits.dtype)) * (targets.T != 0)
             slope /= targets.numel()
         grad_w = (slope.flatten(0, 1) @ z).view(h, classes, d)
         grad_b = slope.sum(dim=2)
