@@ -30,6 +30,8 @@ def adapted(architecture: Architecture, shapes: Shapes, prefix: str, layout: Lay
         **_final_norm(architecture.name, outline, inside, layout),
     }
     wanted = {key: value for key, value in wanted.items() if key not in dict(architecture.arguments)}
+    if "num_heads" in wanted and wanted["num_heads"] == architecture.heads():
+        del wanted["num_heads"]  # its own number is not worth a word
     if not wanted:
         return architecture
     try:

@@ -89,9 +89,23 @@ class Architecture:
         """Names and shapes of the tensors, without building them."""
         return _outline(self)
 
+    def heads(self) -> int | None:
+        """Attention heads of its first block, where it is a plain transformer."""
+        return _heads(self)
+
     def behaviour(self) -> str:
         """What the network computes, as text: two architectures of equal tensors and text are one under two names."""
         return _behaviour(self)
+
+
+@functools.lru_cache(maxsize=64)
+def _heads(architecture: Architecture) -> int | None:
+    with torch.device("meta"):
+        network = architecture.build()
+    blocks = getattr(network, "blocks", None)
+    first = blocks[0] if isinstance(blocks, nn.ModuleList | nn.Sequential) and len(blocks) else None
+    count = getattr(getattr(first, "attn", None), "num_heads", None)
+    return count if isinstance(count, int) else None
 
 
 @functools.lru_cache(maxsize=64)

@@ -15,6 +15,19 @@ from bench.errors import BenchError
 
 # PIL's numbers, as the processors store them.
 _RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+# Activations by transformers' names and timm's; GELU is every transformer's own.
+_ACTIVATIONS = {
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "silu": "silu",
+}
+_PLAIN_PERCEPTRONS = {
+    "Hugging Face ViT", "Hugging Face MAE", "Hugging Face I-JEPA", "Hugging Face SigLIP", "Hugging Face DINOv2",
+    "Hugging Face DINOv2 with registers",
+}  # fmt: skip
 # Model types whose tensors are those of another method's class.
 _METHODS = {"data2vec-vision": "data2vec", "vit_msn": "msn", "ijepa": "ijepa", "vit_mae": "mae"}
 
@@ -33,11 +46,16 @@ def refined(layout: Layout, folder: Path) -> Layout:
     if isinstance(config.get("layer_norm_eps"), float):
         head = "convnext" in str(config.get("model_type"))
         stated["head_norm_eps" if head else "norm_eps"] = config["layer_norm_eps"]
+    stated |= _attention(config, layout, folder / "config.json")
     own = layout.arguments
 
     def arguments(architecture: str) -> dict[str, Any]:
-        # Networks that are not timm's transformers have their epsilons in their definition.
-        return {**own(architecture), **stated} if architecture.startswith(("vit", "beit", "convnext", "deit")) else {}
+        # Networks that are not timm's transformers have these in their definition.
+        if architecture.startswith(("vit", "beit", "deit")):
+            return {**own(architecture), **stated}
+        if architecture.startswith("convnext"):
+            return {**own(architecture), **{n: value for n, value in stated.items() if n.endswith("norm_eps")}}
+        return {}
 
     refinement: dict[str, Any] = {"arguments": arguments}
     if (method := _METHODS.get(str(config.get("model_type")))) is not None:
@@ -54,6 +72,37 @@ def refined(layout: Layout, folder: Path) -> Layout:
         plain, quick = r"vit_.*_clip_\d+", r"vit_.*_clip_quickgelu_\d+"
         refinement |= {"architectures": quick if config["hidden_act"] == "quick_gelu" else plain, "note": None}
     return replace(layout, **refinement)
+
+
+def _attention(config: dict[str, Any], layout: Layout, file: Path) -> dict[str, Any]:
+    """What no tensor's shape tells of a transformer: heads and activation. Refuses a configuration of other weights."""
+    kind, registers = config.get("model_type"), layout.name == "Hugging Face DINOv2 with registers"
+    if kind == "dinov2" and registers:
+        raise BenchError(
+            f"{file} describes DINOv2 without registers and the weights beside it have registers: give the folder its "
+            f"own config.json (model_type dinov2_with_registers)"
+        )
+    if kind == "dinov2_with_registers" and layout.name == "Hugging Face DINOv2":
+        raise BenchError(
+            f"{file} describes DINOv2 with registers and the weights beside it have none: give the folder its own "
+            f"config.json (model_type dinov2)"
+        )
+    found: dict[str, Any] = {}
+    heads, width = config.get("num_attention_heads"), config.get("hidden_size")
+    if isinstance(heads, int) and isinstance(width, int):
+        if heads < 1 or width % heads:
+            raise BenchError(f"{file} states {heads} attention heads for a width of {width}, which they do not divide")
+        found["num_heads"] = heads
+    activation = config.get("hidden_act")
+    if isinstance(activation, str) and layout.name in _PLAIN_PERCEPTRONS and activation != "gelu":
+        if activation not in _ACTIVATIONS:
+            known = ", ".join(["gelu", *_ACTIVATIONS])
+            raise BenchError(
+                f"{file} states the activation '{activation[:80]}', which is none of {known}: name the architecture "
+                f"with --arch and give the weight file alone"
+            )
+        found["act_layer"] = _ACTIVATIONS[activation]
+    return found
 
 
 def transform_beside(stating: Path) -> Transform | None:

@@ -163,7 +163,8 @@ def _inferred(read: list[_Reading], layout: Layout, *, likely: float = _LIKELY, 
                     break
                 tries.append(_try(reading, prefix, Architecture(name), layout))
             if (own := shaped.transformer(reading.shapes, prefix)) is not None:
-                unnamed.append((reading, prefix, own))
+                stated = layout.arguments(own.name).get("num_heads")
+                unnamed.append((reading, prefix, own.with_arguments(num_heads=stated) if stated else own))
     if not any(t.fit.complete for t in tries):
         found = [_try(reading, prefix, own, layout) for reading, prefix, own in unnamed]
         tries += [t for t in found if t.fit.complete]
@@ -241,7 +242,8 @@ def _same_tensors(one: _Try, other: _Try) -> bool:
 
 
 def _notes(best: _Try, arch: str | None) -> list[str]:
-    if arch is not None or not shaped.assumes_heads(best.architecture):
+    stated = "num_heads" in best.layout.arguments(best.architecture.name)
+    if arch is not None or stated or not shaped.assumes_heads(best.architecture):
         return []
     heads = dict(best.architecture.arguments)["num_heads"]
     return [f"{heads} heads, of 64, are assumed: shapes do not tell (--arch with num_heads=...)"]

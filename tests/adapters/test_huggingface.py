@@ -49,6 +49,52 @@ def test_vit_with_the_epsilon_of_its_configuration(tmp_path: Path, epsilon: floa
     assert f"norm_eps={epsilon!r}" in backbone.card.architecture
 
 
+@pytest.mark.parametrize(
+    "stated",
+    [{"num_attention_heads": 6}, {"hidden_act": "quick_gelu"}, {"hidden_act": "gelu_new"}, {"hidden_size": 96}],
+)
+def test_heads_and_activation_are_those_of_the_configuration(tmp_path: Path, stated: dict[str, Any]) -> None:
+    small = {**SMALL, "image_size": 32, **stated}
+    model = transformers.ViTModel(transformers.ViTConfig(**small), add_pooling_layer=False)
+    images = torch.randn(2, 3, 32, 32) * 0.05
+    backbone, out = _features(_saved(model, tmp_path), images)
+    with torch.no_grad():
+        expected = model(images).last_hidden_state[:, 0]
+    torch.testing.assert_close(out["pooled"], expected, rtol=1e-4, atol=1e-4)
+    assert not any("assumed: shapes do not tell" in note for note in backbone.card.notes)
+
+
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        ({"num_attention_heads": 5}, "5 attention heads for a width of 192"),
+        ({"num_attention_heads": 0}, "0 attention heads"),
+        ({"hidden_act": "mish"}, "activation 'mish', which is none of gelu"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused(tmp_path: Path, stated: dict[str, Any], words: str) -> None:
+    model = transformers.ViTModel(transformers.ViTConfig(**SMALL), add_pooling_layer=False)
+    _saved(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **stated}))
+    with pytest.raises(BenchError, match=words):
+        bench.load(tmp_path)
+
+
+@pytest.mark.parametrize("registers", [False, True])
+def test_the_configuration_of_other_weights_is_refused(tmp_path: Path, registers: bool) -> None:
+    small = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    kind = "Dinov2WithRegisters" if registers else "Dinov2"
+    model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**small))
+    _saved(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    other = "dinov2" if registers else "dinov2_with_registers"
+    assert config["model_type"] != other
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": other}))
+    with pytest.raises(BenchError, match=rf"give the folder its own config.json \(model_type {config['model_type']}\)"):
+        bench.load(tmp_path)
+
+
 def test_the_processor_says_the_transform(tmp_path: Path) -> None:
     _saved(transformers.ViTModel(transformers.ViTConfig(**SMALL), add_pooling_layer=False), tmp_path)
     processor = {
