@@ -29,7 +29,9 @@ class Architecture:
     @classmethod
     def parse(cls, text: str) -> Architecture:
         """Read what a user writes after ``--arch``. Refuses arguments that are no plain values."""
-        match = re.fullmatch(r"\s*([\w.:/-]+)\s*(?:\((.*)\))?\s*", text, re.DOTALL)
+        if text != text.strip():
+            raise BenchError(f"--arch '{text}': leave out the spaces around the name")
+        match = re.fullmatch(r"([\w.:/-]+)\s*(?:\((.*)\))?", text, re.DOTALL)
         if match is None:
             raise BenchError(f"--arch {text}: write a name, or a name with arguments such as vit_base(num_heads=12)")
         name, inside = match[1], match[2]

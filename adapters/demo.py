@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from adapters import resolution, text_models, trio_models
+from adapters import resolution, text_models, trio_models, values
 from adapters.inorder import in_order
 from adapters.options import refuse
 from adapters.timm_backbone import TimmBackbone, backbone_tensors, create
@@ -83,6 +83,7 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
     with without_random_init():
         network = create(encoder.architecture, pretrained=False, num_classes=encoder.classes)
     mapped = in_order(weights, network.state_dict(), what=f"demo:{name}")
+    values.check(mapped, f"demo:{name}")
     network.load_state_dict(mapped, strict=True)
     filled = len(backbone_tensors(network))
     card = Card(

@@ -36,6 +36,11 @@ def read_folder(folder: Path, read: Callable[[Path], Container]) -> Container:
         if (folder / name).is_file():
             inner = read(inside(folder, name))
             return Container(f"Hugging Face folder, {inner.kind}", inner.content, inner.hazards)
+    if (folder / "latest").is_file() or any(folder.glob("*model_states.pt")):
+        raise BenchError(
+            f"{folder} is a folder of DeepSpeed, whose parts are spread over its files: put them together with the "
+            f"zero_to_fp32.py that lies in it, or give mp_rank_00_model_states.pt where ZeRO's stage is below 3"
+        )
     raise BenchError(f"{folder} is a folder without model.safetensors or pytorch_model.bin, whole or in shards")
 
 

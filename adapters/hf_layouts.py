@@ -123,6 +123,7 @@ HUGGING_FACE: tuple[Layout, ...] = (
         feature="cls",
         classifier=True,
         arguments=lambda _: {"norm_eps": 1e-12},
+        note="epsilon 1e-12 assumed, ViT's default; ViT-MSN's is 1e-6 (give the folder with its config.json)",
     ),
     Layout(
         "Hugging Face ConvNeXt V2",

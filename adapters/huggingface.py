@@ -58,6 +58,8 @@ def refined(layout: Layout, folder: Path) -> Layout:
         return {}
 
     refinement: dict[str, Any] = {"arguments": arguments}
+    if "norm_eps" in stated and layout.name == "Hugging Face ViT":
+        refinement["note"] = None
     if (method := _METHODS.get(str(config.get("model_type")))) is not None:
         refinement["method"] = method
     stating = folder / "preprocessor_config.json"

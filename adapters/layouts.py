@@ -53,6 +53,13 @@ OFFICIAL: tuple[Layout, ...] = (
         transform=BILINEAR,
     ),
     Layout(
+        "detectron2",
+        None,
+        (r".*/(?:\S*\.)?res2\.0\.conv1\.weight", r".*/(?:\S*\.)?stem\.conv1\.weight"),
+        transform=BILINEAR,
+        note="input assumed as in PyTorch: RGB, ImageNet's mean and deviation (the file does not tell)",
+    ),
+    Layout(
         "Barlow Twins",
         "barlow-twins",
         (

@@ -101,11 +101,14 @@ def match(
             f"{file} holds no weights (no named tensors, optimiser state left aside): give the file with the model's "
             f"state_dict"
         )
-    read = [
-        _Reading(weights.key, dialect, tensors, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
-        for weights in sets
-        for dialect, tensors in readings(weights.tensors)
-    ]
+    try:
+        read = [
+            _Reading(weights.key, dialect, tensors, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+            for weights in sets
+            for dialect, tensors in readings(weights.tensors)
+        ]
+    except BenchError as error:
+        raise BenchError(f"{file}: {error}") from None
     tries = _with(read, Architecture.parse(arch), layout) if arch is not None else _inferred(read, layout)
     complete = [t for t in tries if t.fit.complete]
     asked = [t for t in complete if weights_key is None or answers(t.label, weights_key)]
@@ -298,6 +301,11 @@ def _misfit(
         unnamed = "embed_dim" in dict(found.architecture.arguments)
         wanted = f"'{found.architecture}'" if unnamed else found.architecture.name
         return f"{sentence}; {found.architecture} {share}: use --arch {wanted}"
+    if best.fit.wrong and all(0 in theirs for _, theirs, _ in best.fit.wrong):
+        return (
+            f"{sentence}; empty tensors are what DeepSpeed's ZeRO leaves at stage 3: put the parts together with "
+            f"zero_to_fp32.py"
+        )
     if told := telltales.among([*best.fit.structural, *best.fit.unused]):
         return f"{sentence}; {told}"
     if best.fit.missing and (elsewhere := _elsewhere(best)) is not None:

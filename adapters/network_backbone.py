@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from adapters.networks.network import Network
-from bench.backbone import Backbone, freeze, weight_digest
+from bench.backbone import Backbone, checked, freeze, weight_digest
 from bench.card import Card
 
 
@@ -15,6 +15,7 @@ class NetworkBackbone(Backbone):
     def __init__(self, network: Network, card: Card, *, classifier: bool = True) -> None:
         super().__init__()
         self.network = network
+        self._dims = 5 if network.family == "video" else 4
         self._classifier = classifier and network.num_classes > 0
         dims = {"pooled": network.num_features, "avg": network.channels[-1]}
         if network.class_token:
@@ -36,10 +37,10 @@ class NetworkBackbone(Backbone):
         freeze(self)
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
-        _, out = self.network.outputs(images)
+        _, out = self.network.outputs(checked(images, dims=self._dims))
         if self._classifier:
             out["logits"] = self.network.get_submodule(self.network.head_name)(out["pooled"])
         return out
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
-        return self.network.stages(images)[0]
+        return self.network.stages(checked(images, dims=self._dims))[0]

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
-from adapters import positions, reader, sniff, texts, values
+from adapters import positions, reader, sniff, texts
+from adapters.filling import filled
 from adapters.huggingface import refined
 from adapters.layout import CIFAR10, CIFAR100, Layout
 from adapters.layouts import recognise
 from adapters.leftover import averages, coverage
 from adapters.lightness import LightnessBackbone
-from adapters.matching import Match, match
+from adapters.matching import match
 from adapters.network_backbone import NetworkBackbone
 from adapters.networks.network import Network
 from adapters.text.folder import is_text
 from adapters.text.folder import load as load_text
 from adapters.timm_backbone import Feature, TimmBackbone, traits, transform_of
-from adapters.unfilled import without_random_init
 from adapters.weightsets import WeightSet, shortened, weight_sets
 from bench.backbone import Backbone
 from bench.card import Card, Transform
@@ -54,7 +53,11 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
     names = _names(sets, container.content)
     layout = refined(recognise(names), path)
     chosen = match(sets, arch=arch, weights_key=weights_key, file=str(path), layout=layout)
-    network = _fill(chosen, str(path))
+    kind_of_file, hazards = container.kind, container.hazards
+    tensors = {name: chosen.tensors[key] for name, key in chosen.fit.mapped.items()}
+    chosen = chosen._replace(tensors={})
+    del container, sets  # what the network does not need (an optimiser's state, other weight sets) is freed before
+    network = filled(chosen.architecture, chosen.outline, tensors, str(path))
     card = Card(
         name=path.stem,
         spec=rest,
@@ -64,7 +67,7 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         feature="",
         transform=None,
         weight_digest="",
-        container=container.kind,
+        container=kind_of_file,
         method=layout.method,
         layout=chosen.spoken,
         weights_key=chosen.label or None,
@@ -72,7 +75,7 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         averages=averages(chosen),
         architecture_from="inferred from names and shapes" if chosen.inferred else "as --arch says",
         coverage=coverage(chosen),
-        hazards=container.hazards,
+        hazards=hazards,
         notes=[*chosen.notes, *([layout.note] if layout.note else [])],
     )
     if chosen.architecture.torchvision:
@@ -80,9 +83,9 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
 
         backbone: Backbone = TorchvisionBackbone(network, card)
     elif isinstance(network, Network):
-        filled = f"{network.head_name}.weight" in chosen.fit.mapped
+        own = f"{network.head_name}.weight" in chosen.fit.mapped
         kind = LightnessBackbone if network.lightness else NetworkBackbone
-        backbone = kind(network, card, classifier=filled and layout.classifier)
+        backbone = kind(network, card, classifier=own and layout.classifier)
     else:
         positions.install(network, layout.positions)
         backbone = TimmBackbone(network, card, feature=_feature(network, layout))
@@ -109,32 +112,6 @@ def _feature(network: torch.nn.Module, layout: Layout) -> Feature:
     if layout.feature is None or own.family == "cnn" or (layout.feature == "cls" and not own.class_token):
         return "head"
     return layout.feature
-
-
-def _fill(chosen: Match, file: str) -> torch.nn.Module:
-    """The network with every needed tensor from the file."""
-    tensors: Mapping[str, Tensor] = chosen.tensors
-    with without_random_init():
-        network = chosen.architecture.build()
-    mapped = {name: tensors[key] for name, key in chosen.fit.mapped.items()}
-    mapped = values.converted(mapped, network.state_dict(), file)
-    result = network.load_state_dict(mapped, strict=False)
-    # Only counters and tables that the architecture computes itself may keep the values they were made with.
-    unfilled = [name for name in result.missing_keys if name in chosen.outline.needed]
-    # A classifier that the file lacks is not used; other parameters outside ``needed`` do not exist.
-    heads = tuple(f"{name}." for name in chosen.outline.classifier) if isinstance(network, Network) else ()
-    unfilled += [
-        name
-        for name, parameter in network.named_parameters()
-        if parameter.numel() and name not in mapped and name not in unfilled and not name.startswith(heads)
-    ]
-    if unfilled or result.unexpected_keys:
-        raise BenchError(f"{', '.join(unfilled[:4])} would keep random values: this architecture cannot be used")
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name not in mapped:
-                parameter.zero_()  # a classifier that is not used, but part of the weight digest
-    return network
 
 
 def _transform(family: str, network: torch.nn.Module, layout: Layout) -> tuple[Transform, str | None]:

@@ -75,7 +75,18 @@ def _numpy(path: Path, trust: bool) -> Container:
 def _trusted(path: Path, kind: str) -> Container:
     import torch
 
-    content = torch.load(path, map_location="cpu", weights_only=False)
+    from adapters.torchfile import is_plain_pickle
+
+    if is_plain_pickle(path):
+        import pickle
+
+        from adapters.arrays import tensors_of
+
+        with open(path, "rb") as stream:
+            content = pickle.load(stream)
+        content, kind = tensors_of(content) if isinstance(content, dict) else content, "pickle"
+    else:
+        content = torch.load(path, map_location="cpu", weights_only=False)
     return Container(kind, content, ["--trust-checkpoint: Python's pickle executed what the file says"])
 
 

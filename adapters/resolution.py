@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 from bench.backbone import Backbone
 from bench.errors import BenchError
 from bench.transform import resized
+
+LARGEST = 4096
+"""The largest input size in pixels: beyond it a single image takes gigabytes."""
 
 
 def split(rest: str) -> tuple[str, int | None]:
@@ -16,6 +20,8 @@ def split(rest: str) -> tuple[str, int | None]:
         return rest, None
     if not re.fullmatch(r"[0-9]{1,5}", size) or int(size) < 1:
         raise BenchError(f"'{rest}': what follows the @ is the input size in pixels, e.g. {name}@224, not '{size}'")
+    if int(size) > LARGEST:
+        raise BenchError(f"'{rest}': inputs of {int(size):,} pixels are too large, {LARGEST:,} are the most")
     return name, int(size)
 
 
@@ -23,7 +29,6 @@ def at(backbone: Backbone, size: int | None) -> Backbone:
     """``backbone`` with its transform at ``size``; the name and a note say so. Refuses a size it cannot take."""
     if size is None:
         return backbone
-    import torch
 
     card = backbone.card
     if card.transform is None:
@@ -36,8 +41,18 @@ def at(backbone: Backbone, size: int | None) -> Backbone:
         update={"name": f"{card.name}@{size}", "transform": transform, "notes": [*card.notes, note]}
     )
     try:
-        with torch.no_grad():
-            backbone.features(torch.zeros(1, 3, size, size))
+        _try(backbone, size)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise BenchError(f"architecture '{card.architecture}' cannot take images of {size} pixels: {error}") from error
     return backbone
+
+
+def _try(backbone: Backbone, size: int) -> None:
+    """Run the network at ``size``, by shapes alone where it can, for large images take memory and time."""
+    import torch
+
+    with torch.no_grad():
+        try:
+            copy.deepcopy(backbone).to("meta").features(torch.empty(1, 3, size, size, device="meta"))
+        except NotImplementedError:
+            backbone.features(torch.zeros(1, 3, size, size))

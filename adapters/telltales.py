@@ -17,6 +17,11 @@ _SIGNS: tuple[tuple[re.Pattern[str], str], ...] = (
         "it holds LoRA adapters: merge them into the network that they change (merge_and_unload), save its state_dict",
     ),
     (
+        re.compile(r"res\d_\d+_branch\d\w*|conv1_w|res_conv1_bn_\w+"),
+        "these are the names of Caffe2's ResNets, which take BGR images of 0 to 255 and stride elsewhere: give weights "
+        "that began as PyTorch's",
+    ),
+    (
         re.compile(
             r".*(?:weight_scale\w*|\.scales?|zero_points?|_packed_params\w*|\.qweight|\.qzeros|\.absmax|\.SCB)$"
         ),
@@ -26,6 +31,10 @@ _SIGNS: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(r".*(?:\.weight_[gv]|\.parametrizations\..*)$"),
         "its weights are parametrised (weight or spectral normalisation): save them after "
         "torch.nn.utils.parametrize.remove_parametrizations",
+    ),
+    (
+        re.compile(r"(?:.*\.)?_?flat_param(?:_\d+)?"),
+        "its weights are flattened and shared out by FSDP: save them as FULL_STATE_DICT",
     ),
     (
         re.compile(r".*\.weight_(?:orig|mask)$"),

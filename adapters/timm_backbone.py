@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from bench.backbone import Backbone, freeze, weight_digest
+from bench.backbone import Backbone, checked, freeze, weight_digest
 from bench.card import IMAGENET_MEAN, IMAGENET_STD, Card, Interpolation, Transform
 from bench.errors import BenchError
 
@@ -29,8 +29,8 @@ def create(name: str, *, flexible: bool = True, **arguments: Any) -> nn.Module:
     from timm.models import is_model
 
     if not is_model(name.partition(".")[0]):
+        from adapters.nearby import nearest
         from adapters.networks import TABLE
-        from bench.registry import nearest
 
         raise BenchError(f"there is no architecture '{name}'{nearest(name, [*timm.list_models(), *TABLE])}")
     for size in _SIZE_ARGUMENTS if flexible else ({},):
@@ -143,7 +143,7 @@ class TimmBackbone(Backbone):
         freeze(self)
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
-        last = self._last(images)
+        last = self._last(self._checked(images))
         out = self._read(last)
         if self._feature == "head":
             out["pooled"] = self._pre_logits(last)
@@ -174,6 +174,11 @@ class TimmBackbone(Backbone):
             return [(tokens, None) for tokens in read]
         return [(tokens, prefix[:, 0] if self.traits.class_token else None) for tokens, prefix in read]
 
+    def _checked(self, images: Any) -> Tensor:
+        # A network of other channels (in_chans=1) has its own refusal of others.
+        own = getattr(self.network, "in_chans", 3)
+        return checked(images) if own == 3 else cast(Tensor, images)
+
     def _last(self, images: Tensor) -> Tensor:
         try:
             last = self.network.forward_features(images)
@@ -190,7 +195,7 @@ class TimmBackbone(Backbone):
         if reader is None or missing:
             raise BenchError(f"architecture '{self.card.architecture}' gives no intermediate maps of this kind in timm")
         try:
-            return list(reader(images, indices=indices, intermediates_only=True, **arguments))
+            return list(reader(self._checked(images), indices=indices, intermediates_only=True, **arguments))
         except (AssertionError, RuntimeError) as error:
             raise self._refusal(images, error) from error
 

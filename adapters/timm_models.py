@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from adapters import resolution
+from adapters import resolution, values
+from adapters.nearby import nearest
 from adapters.network import hub_from_cache, offline
 from adapters.options import refuse
 from adapters.timm_backbone import TimmBackbone, backbone_tensors, create, transform_of
 from bench.backbone import Backbone
 from bench.card import Card, Coverage
 from bench.errors import BenchError
-from bench.registry import nearest
 
 # The label sets that timm's own tags speak of.
 _CLASSES = {1000: "imagenet-1k", 21841: "imagenet-22k", 21843: "imagenet-21k", 11821: "imagenet-12k"}
@@ -26,6 +26,7 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
     name, size = resolution.split(rest)
     config = _config(name)
     network = _pretrained(name, config)
+    values.check(network.state_dict(), f"the weights of timm:{name}")
     # timm loads strictly, so all that the network has came from the file.
     filled = len(backbone_tensors(network))
     card = Card(

@@ -94,6 +94,13 @@ def _named(module: Any) -> dict[str, Any]:
     return found
 
 
+def is_plain_pickle(path: Path) -> bool:
+    """Whether a pickle is not one of torch.save, whose files begin with a number of its own."""
+    with open(path, "rb") as stream:
+        head = stream.read(64)
+    return head.startswith(b"\x80") and _MAGIC.to_bytes(10, "little") not in head
+
+
 def read_legacy(path: Path) -> tuple[str, Any, list[str]]:
     """Kind, content and replaced names of a file of PyTorch 1.5 or before: pickles in a row, then the storages.
 
@@ -141,7 +148,11 @@ def read_legacy(path: Path) -> tuple[str, Any, list[str]]:
             count = int.from_bytes(source.read(8), "little")
             if count * dtype.itemsize != len(data) or source.tell() + len(data) > size:
                 raise EOFError("the file ends before its tensors do")
-            data[:] = source.read(len(data))
+            # By the file, not by the map, whose pages would count as memory too.
+            stream.seek(source.tell())
+            if stream.readinto(data) != len(data):
+                raise EOFError("the file ends before its tensors do")
+            source.seek(len(data), 1)
             held.pop(key)
         if held:
             raise EOFError("the file ends before its tensors do")

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bench.backbone import Backbone, freeze, weight_digest
+from bench.backbone import Backbone, checked, freeze, weight_digest
 from bench.card import Card
 from bench.errors import BenchError
 
@@ -65,11 +65,11 @@ class TorchvisionBackbone(Backbone):
         freeze(self)
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
-        out, _ = self._run(self.network, images)
+        out, _ = self._run(self.network, checked(images))
         return out
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
-        _, maps = self._run(self.network, images)
+        _, maps = self._run(self.network, checked(images))
         return [maps[stage.name].contiguous() for stage in self._stages]
 
     def _run(self, network: Any, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from adapters import resolution
+from adapters import resolution, values
 from adapters.dialects import readings
 from adapters.network import offline
 from adapters.options import refuse
@@ -61,6 +61,7 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
 
 def assemble(name: str, tensors: dict[str, Tensor], card: Card) -> Backbone:
     """The Backbone of torchvision's own weights ``tensors``; every one has its place (strict)."""
+    values.check(tensors, f"the weights of torchvision:{name}")
     if name in VIT:
         card = card.model_copy(update={"architecture": VIT[name]})
         crop = card.transform.crop if card.transform is not None else 224

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 
@@ -34,3 +34,21 @@ def without_random_init() -> Iterator[None]:
     """Build networks quickly; only for those whose every tensor is then filled."""
     with _NoRandomInit():
         yield
+
+
+@contextmanager
+def without_parameters() -> Iterator[None]:
+    """Build networks whose parameters have shapes and no memory, while buffers are computed as ever."""
+    plain = nn.Module.register_parameter
+
+    def registered(self: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and not parameter.is_meta:
+            parameter = nn.Parameter(parameter.to("meta"), requires_grad=False)
+        plain(self, name, parameter)
+
+    with without_random_init():
+        nn.Module.register_parameter = registered  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            nn.Module.register_parameter = plain  # type: ignore[method-assign]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from adapters.unpickling import Opaque
 
@@ -23,6 +23,7 @@ _SECONDARY = re.compile(
     r"student\w*|context_encoder|encoder_k|key_encoder|\w*momentum\w*|target|target_\w+|\w*_target|\w+_teacher_old"
 )
 _SAYING = re.compile(rf"{_PREFERRED.pattern}|{_SECONDARY.pattern}|encoder_q|online\w*|base_encoder")
+_WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _LONGEST = 1000
 _HOLLOW = {"sparse": "sparse", "meta_tensor": "meta", "qtensor": "quantised", "nested": "nested"}
 
@@ -48,22 +49,30 @@ def _walk(node: Any, path: tuple[str, ...], found: list[WeightSet]) -> None:
         return
     if isinstance(node, list | tuple):
         for index, value in enumerate(node[:64]):
-            if isinstance(value, Mapping | Opaque):
+            if isinstance(value, Mapping | Opaque | nn.Module):
                 _walk(value, (*path, str(index)), found)
         return
     if isinstance(node, Opaque):
         node = _module(node)
+    elif isinstance(node, nn.Module):  # of a file that is trusted
+        node = node.state_dict()
     if not isinstance(node, Mapping):
         return
-    named = {name: value for name, value in node.items() if isinstance(name, str) and len(name) <= _LONGEST}
+    named = _unwrapped({n: value for n, value in node.items() if isinstance(n, str) and len(n) <= _LONGEST})
     tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
     hollow = {name: kind for name, value in named.items() if (kind := _hollow(value))}
     if hollow or any(value.is_floating_point() and value.ndim > 0 for value in tensors.values()):
         found.append(WeightSet(".".join(path), tensors, hollow))
     for name, value in named.items():
-        nested = isinstance(value, Mapping | list | tuple | Opaque)
+        nested = isinstance(value, Mapping | list | tuple | Opaque | nn.Module)
         if nested and not _NO_WEIGHTS.fullmatch(name):
             _walk(value, (*path, name), found)
+
+
+def _unwrapped(named: dict[str, Any]) -> dict[str, Any]:
+    """Names without the parts that compiling, sharding and recomputing modules put in, where they stay different."""
+    plain = {_WRAPPERS.sub("", name): value for name, value in named.items()}
+    return plain if len(plain) == len(named) else named
 
 
 def _module(thing: Opaque) -> dict[str, object] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -72,6 +72,28 @@ class Backbone(nn.Module, ABC):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return self.features(images)
+
+
+def checked(images: Any, *, dims: int = 4) -> Tensor:
+    """``images`` as they are, where a network can take them: floating-point, ``dims`` dimensions, three channels.
+
+    Raises `BenchError` for anything else, before a layer's own words for it would reach the user.
+    """
+    wanted = "[B, 3, H, W]" if dims == 4 else "[B, 3, T, H, W]"
+    remedy = f"images are normalised, float {wanted}, as backbone.preprocess makes each of them from a PIL image"
+    if not isinstance(images, Tensor):
+        raise BenchError(f"features are computed from a tensor of images, not from {_a(images)}: {remedy}")
+    if not images.is_floating_point():
+        raise BenchError(
+            f"features are not computed from images of {str(images.dtype).removeprefix('torch.')}: {remedy}"
+        )
+    if images.ndim != dims or images.shape[1] != 3:
+        raise BenchError(f"features are not computed from images of shape {list(images.shape)}: {remedy}")
+    return images
+
+
+def _a(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def freeze(backbone: Backbone) -> Backbone:

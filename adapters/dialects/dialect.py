@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bench.errors import BenchError
+
 Finish = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
@@ -155,3 +157,17 @@ def ungated(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     if any(".mlp.fc1_g." in name for name in tensors):
         return tensors
     return {name.replace(".mlp.fc1_x.", ".mlp.fc1."): tensor for name, tensor in tensors.items()}
+
+
+def refuse_merged(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Refuse the ResNets of Caffe2, whose names and shapes are detectron2's too and which compute something else."""
+    mean, variance = tensors.get("bn1.running_mean"), tensors.get("bn1.running_var")
+    if mean is None or variance is None or mean.is_meta:
+        return tensors
+    if not mean.any() and bool((variance - 1).abs().max() < 1e-4):
+        raise BenchError(
+            "the file's batch normalisation is merged, as in the ResNets of Caffe2 (MSRA), which take BGR images of 0 "
+            "to 255 and stride in the first convolution of a block, as no network of bench does: give weights that "
+            "began as PyTorch's"
+        )
+    return tensors

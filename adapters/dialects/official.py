@@ -10,6 +10,7 @@ from adapters.dialects.dialect import (
     class_position_apart,
     flat_normalisation,
     in_blocks,
+    refuse_merged,
     share_position_biases,
     split_attention_bias,
 )
@@ -158,6 +159,26 @@ OFFICIAL: tuple[Dialect, ...] = (
         re.compile(r"(backbone\.)layer1\.0\.conv1\.weight"),
         (),
         beside=((r"head\.fc\.(.*)", r"fc.\1"),),
+    ),
+    Dialect(
+        # What MoCo's and torchvision's converters for detectron2 write, and detectors that began with it.
+        "detectron2 ResNet",
+        re.compile(r"(|.*\.)res2\.0\.conv1\.weight"),
+        (
+            (r"stem\.conv1\.weight", "conv1.weight"),
+            (r"stem\.conv1\.norm\.(.*)", r"bn1.\1"),
+            *(
+                (rf"res{stage + 1}\.(\d+)\.{theirs}", rf"layer{stage}.\1.{ours}")
+                for stage in range(1, 5)
+                for theirs, ours in (
+                    (r"conv(\d)\.norm\.(.*)", r"bn\2.\3"),
+                    (r"shortcut\.norm\.(.*)", r"downsample.1.\2"),
+                    (r"shortcut\.(.*)", r"downsample.0.\2"),
+                    (r"(.*)", r"\2"),
+                )
+            ),
+        ),
+        (refuse_merged,),
     ),
     Dialect(
         # torch.nn.Sequential(*resnet.children()): the stem's activation and pooling are numbered too.

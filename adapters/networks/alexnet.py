@@ -35,7 +35,7 @@ class AlexNet(Network):
         super().__init__()
         self.lightness = gray
         self.head_name = "none" if flat else "_feature_blocks.9.0"
-        self.num_classes = 0 if flat else num_classes
+        self.num_classes = 0  # four rotations are no classes of images
         widths = (96, 256, 384, 384, 256) if gray else (64, 192, 384, 256, 256)
         groups = 2 if gray else 1
         side = 5 if gray else 6

@@ -258,6 +258,26 @@ SMALL: dict[str, tuple[Callable[[], Any], str, dict[str, Any], int]] = {
         lambda: {"classy_state_dict": {"base_model": {"model": {"trunk": _resnet("_feature_blocks."), "heads": {}}}}},
         *_R50,
     ),
+    "detectron2": (
+        lambda: {
+            "model": _named(
+                _state("resnet50", **RESNET),
+                (r"conv1\.(.*)", r"stem.conv1.\1"),
+                (r"bn1\.(.*)", r"stem.conv1.norm.\1"),
+                *(
+                    (rf"layer{stage}\.(\d+)\.{ours}", rf"res{stage + 1}.\1.{theirs}")
+                    for stage in range(1, 5)
+                    for ours, theirs in (
+                        (r"bn(\d)\.(.*)", r"conv\2.norm.\3"),
+                        (r"downsample\.1\.(.*)", r"shortcut.norm.\2"),
+                        (r"downsample\.0\.(.*)", r"shortcut.\2"),
+                        (r"(.*)", r"\2"),
+                    )
+                ),
+            )
+        },
+        *_R50,
+    ),
     "Barlow Twins": (
         lambda: {
             "model": _resnet("module.backbone.", ("module.projector.0.weight", "module.bn.running_mean"))
