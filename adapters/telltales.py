@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from adapters.heads import grouped, is_head_anywhere
+from adapters.heads import is_head_anywhere
 
 _OPTIMISER = re.compile(
     r"(?:.*\.)?(?:exp_avg\w*|exp_inf|max_exp_avg_sq|momentum_buffer|square_avg|grad_avg|acc_delta|sum|step)"
@@ -46,7 +46,7 @@ _SIGNS: tuple[tuple[re.Pattern[str], str], ...] = (
 def alone(names: Iterable[str]) -> str | None:
     """What a file without a backbone is by its names (the end of a sentence), or None."""
     listed = list(names)
-    shown = ", ".join(grouped(listed)[:4])
+    shown = ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
     if all(_OPTIMISER.fullmatch(name) for name in listed):
         return "holds an optimiser's state and no weights: give the file with the model's state_dict"
     if all(_SIGNS[0][0].fullmatch(name) for name in listed):

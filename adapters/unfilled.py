@@ -47,7 +47,7 @@ def without_parameters() -> Iterator[None]:
         plain(self, name, parameter)
 
     with without_random_init():
-        nn.Module.register_parameter = registered  # type: ignore[method-assign]
+        nn.Module.register_parameter = registered  # type: ignore[method-assign, assignment]
         try:
             yield
         finally:

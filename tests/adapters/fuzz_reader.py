@@ -1,4 +1,6 @@
-"""Reads mutations of small containers: ``fuzz_reader.py FOLDER COUNT``, run as a process of its own by its test.
+"""Reads mutations of small containers and looks for networks in them; a process of its own, started by its test.
+
+``fuzz_reader.py FOLDER COUNT``.
 
 Ends with another code than 0 at any exception that is no refusal, at 10 seconds for one file (with a traceback of where
 it hangs), and at 4 GiB of memory above what the imports take. Every mutation follows from its number alone.
@@ -19,7 +21,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch  # noqa: F401
 
+from adapters.layouts import recognise
+from adapters.matching import match
 from adapters.reader import read
+from adapters.weightsets import weight_sets
 from bench.errors import BenchError
 
 
@@ -76,11 +81,15 @@ def main(folder: Path, count: int) -> None:
         path = folder / "mutated"
         path.write_bytes(data)
         faulthandler.dump_traceback_later(10, exit=True)
+        content = None
         try:
-            read(path)
+            content = read(path).content
             found["read"] += 1
+            sets = weight_sets(content)
+            names = {f"{own.key}/{name}": tuple(t.shape) for own in sets for name, t in own.tensors.items()}
+            match(sets, arch=None, weights_key=None, file="mutated", layout=recognise(names))
         except BenchError:
-            found["refused"] += 1
+            found["refused"] += content is None
         except BaseException:
             print(f"mutation {number} of {name}", file=sys.stderr)
             raise

@@ -152,6 +152,33 @@ def test_refused(tmp_path: Path, vit: Weights, case: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("name", ["key.weight", "query.bias"])
+def test_parts_that_cannot_be_joined_are_named(tmp_path: Path, name: str) -> None:
+    weights: Weights = {}
+    for ours, tensor in _vit().items():
+        if ".attn.qkv." in ours:
+            stem = ours.replace("blocks.", "encoder.layer.").partition("attn.qkv")[0] + "attention.attention."
+            for part, piece in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                weights[f"{stem}{part}.{ours.rpartition('.')[2]}"] = piece
+        elif ours.startswith("blocks."):
+            theirs = ours.replace("blocks.", "encoder.layer.").replace("norm1", "layernorm_before")
+            theirs = theirs.replace("norm2", "layernorm_after").replace("attn.proj", "attention.output.dense")
+            weights[theirs.replace("mlp.fc1", "intermediate.dense").replace("mlp.fc2", "output.dense")] = tensor
+    whole = _vit()
+    weights |= {f"layernorm.{kind}": whole[f"norm.{kind}"] for kind in ("weight", "bias")}
+    weights |= {
+        f"embeddings.patch_embeddings.projection.{k}": whole[f"patch_embed.proj.{k}"] for k in ("weight", "bias")
+    }
+    weights |= {"embeddings.cls_token": whole["cls_token"], "embeddings.position_embeddings": whole["pos_embed"]}
+    torch.save(weights, tmp_path / "net.pth")
+    assert bench.load(tmp_path / "net.pth").card.layout.startswith("Hugging Face ViT")
+    broken = f"encoder.layer.4.attention.attention.{name}"
+    weights[broken] = weights[broken][:100]
+    torch.save(weights, tmp_path / "net.pth")
+    with pytest.raises(BenchError, match=r"net.pth: the weights fill .* of 150"):
+        bench.load(tmp_path / "net.pth")
+
+
 def test_negative_variances(tmp_path: Path) -> None:
     weights = filled(timm.create_model("resnet18", num_classes=0)).state_dict()
     weights["layer1.0.bn1.running_var"] *= -1

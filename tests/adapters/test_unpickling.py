@@ -170,6 +170,7 @@ def seeds(folder):
     folder.mkdir()
     torch.save(content, folder / "zip")
     torch.save(content, folder / "legacy", _use_new_zipfile_serialization=False)
+    torch.save({"net": torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))}, folder / "module")
     np.savez(folder / "npz", **{name: tensor.numpy() for name, tensor in weights.items()})
     torch.jit.save(torch.jit.script(torch.nn.Linear(3, 2)), folder / "script")
     from safetensors.torch import save_file
