@@ -78,6 +78,8 @@ def _pretrained(name: str, config: dict[str, Any]) -> Any:
         raise
     except Exception as error:  # the hub's client, urllib and the readers have no common base
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if offline() and type(error).__name__ in ("LocalEntryNotFoundError", "OfflineModeIsEnabled"):
+            reason = "BENCH_OFFLINE is set and it is not in the hub's local cache"
         raise BenchError(_unobtainable(name, config, reason)) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -180,7 +181,7 @@ class Engine:
             size = card.axes.get("size")
             if (over := _over_sets(suite)) is not None:
                 for spec in over.data_sets(card):
-                    part = f"{name}-{spec.replace(':', '-')}"
+                    part = f"{name}-{_plain(spec)}"
                     items.append(Item(part, suite, card, needs, Source(spec, card.precision, size), parts))
                 continue
             if stored and needs.backbone:
@@ -406,6 +407,14 @@ class Engine:
                 journal.remove()
             return made or record
         return record
+
+
+def _plain(spec: str) -> str:
+    """A SPEC as a part of file names; a path in it as the digest of what it says."""
+    name = re.sub(r"[^A-Za-z0-9._,=@-]", "-", spec)
+    if name.replace("-", ":", 1) == spec or name == spec:
+        return name[:150]
+    return f"{name.partition(',')[0][:40]}-{digest_of(spec)[:12]}"
 
 
 def _over_sets(suite: object) -> OverSets | None:

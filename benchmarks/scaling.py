@@ -50,7 +50,8 @@ def line(name: str, rounds: list[dict[str, float]]) -> str:
     peer = statistics.median(b["cpu"] / max(b["peer"], 1e-9) for b in large)
     cpu = [statistics.median(one["cpu"] for one in sizes) for sizes in (small, large)]
     peaks = [max(one["peak"] for one in sizes) for sizes in (small, large)]
-    verdict = "doubles" if abs(doubling - 1) <= ALLOWED else "DOES NOT DOUBLE"
+    # Less than twice is what does not grow with the data: another finding than work that grows too fast.
+    verdict = "doubles" if abs(doubling - 1) <= ALLOWED else "less: fixed costs" if doubling < 1 else "DOES NOT DOUBLE"
     return (
         f"{name:10s} {small[0]['n']:,.0f} / {large[0]['n']:,.0f} {workload.unit}: {cpu[0]:.2f} / {cpu[1]:.2f} s of "
         f"processor, {doubling:.2f} of twice ({verdict}); {peer:.2f} times {workload.peer}; peak {peaks[0]:.2f} / "

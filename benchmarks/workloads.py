@@ -178,11 +178,11 @@ WORKLOADS = {
     "list": Workload(3, "starts", "import typer", starting("list", "suites")),
     "extraction": Workload(384, "images", "the bare forward", extraction),
     "store": Workload(200_000, "rows of 384", "np.fromfile", reading),
-    "knn": Workload(50_000, "rows of 384", "faiss IndexFlatIP", search),
-    "heads": Workload(20_480, "samples", "the two products alone", heads),
+    "knn": Workload(200_000, "rows of 384", "faiss IndexFlatIP", search),
+    "heads": Workload(81_920, "samples", "the two products alone", heads),
     "logistic": Workload(8_000, "samples", "scikit-learn, cold", logistic),
     "ridge": Workload(50_000, "rows of 384", "NumPy's Gram matrix and eigh", ridge),
-    "publish": Workload(100, "records", "reading the records", publishing),
+    "publish": Workload(400, "records", "reading the records", publishing),
 }
 
 

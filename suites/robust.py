@@ -69,13 +69,13 @@ class Robust:
         """The one probe of a run with what it was trained on: the sets share their training split."""
 
     def data_sets(self, protocol: Protocol) -> tuple[str, ...]:
-        return specs_of(protocol.settings["sets"])
+        return specs_of(protocol.settings["sets"], _of(protocol))
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         return Needs(("logits",), ("test",)) if _by_own(protocol, card) else Needs()
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
-        row, test = set_of(task.source), task.data["test"]
+        row, test = set_of(task.source, _of(task.protocol)), task.data["test"]
         if _by_own(task.protocol, task.card):
             # Other suites of the run may have asked for the training split: nothing was learned from it here.
             task = replace(task, data={"test": test})
@@ -89,7 +89,7 @@ class Robust:
         values = classifier.values[asked]
         found = _answers(task, classifier, asked, values)
         facts: dict[str, Any] = {
-            "whole": len(test) == row.images and len(test.classes) == row.classes,
+            "whole": row.generated or (len(test) == row.images and len(test.classes) == row.classes),
             "classes": len(values),
             **classifier.details,
         }
@@ -98,6 +98,9 @@ class Robust:
             facts["here"] = {"images": len(test), "classes": len(test.classes)}
         if row.corruption:
             facts |= {"corruption": row.corruption, "severity": row.severity}
+        if "corrupted" in task.settings["sets"]:
+            facts["generated"] = bool(row.generated and row.corruption)
+            facts["clean"] = task.source == _of(task.protocol)
         lost = int((~found["known"]).sum())
         if lost:
             facts["without_training_samples"] = {"test_samples": lost}
@@ -138,9 +141,16 @@ class Robust:
     def summary(
         self, protocol: Protocol, measurements: list[Measurement], missing: Mapping[str, str]
     ) -> Iterator[Measurement]:
-        """CE of every corruption whose five severities are here and whole, and their mean over all fifteen: mCE."""
+        """CE of every corruption whose five severities are here and whole, and their mean over all fifteen: mCE.
+
+        Of corruptions made here the mean error by severity and the relative drop instead: AlexNet's errors are those
+        of the published images alone.
+        """
+        yield from _made(measurements)
         errors: dict[str, list[Measurement]] = {}
         for m in measurements:
+            if m.details.get("generated"):
+                continue
             if m.metric == "top1" and m.details.get("corruption") in ALEXNET and m.details["whole"]:
                 errors.setdefault(m.details["corruption"], []).append(m)
         whole = {c: errors[c] for c in ALEXNET if len(errors.get(c, ())) == len(SEVERITIES)}
@@ -160,7 +170,7 @@ class Robust:
             if test.widths["logits"] != known:
                 raise BenchError(
                     f"the classifier of '{task.card.name}' has {test.widths['logits']} classes and "
-                    f"$BENCH_DATA/imagenet {known}: set robust.classifier=probe"
+                    f"{task.images['train'].name} {known}: set robust.classifier=probe"
                 )
             return Classifier("own", "logits", np.array(sorted(task.images["train"].class_ids)), lambda x: x, {})
         key = digest_of([task.data["train"].fingerprint, task.card.weight_digest, task.seed, task.protocol.id])
@@ -169,10 +179,15 @@ class Robust:
         return self._probe[1]
 
 
+def _of(protocol: Protocol) -> str:
+    """The data set whose classes all sets share, and that is corrupted where corruptions are made here."""
+    return str(protocol.settings.get("of", "imagenet"))
+
+
 def _by_own(protocol: Protocol, card: Card) -> bool:
     """Whether the network's own classifier answers, by the option ``classifier`` and what the card says of it."""
     wish = protocol.settings["classifier"]
-    own = "logits" in card.dims and (wish == "own" or knows(card.classes, "imagenet"))
+    own = "logits" in card.dims and (wish == "own" or knows(card.classes, _of(protocol)))
     if wish == "own" and not own:
         raise BenchError(f"robust.classifier=own cannot be: '{card.name}' has no classifier of its own; use probe")
     return own and wish != "probe"
@@ -219,6 +234,26 @@ def corruption_error(corruption: str, accuracies: list[float]) -> float:
     return float(np.mean([100 - a for a in accuracies]) / ALEXNET[corruption])
 
 
+def _made(measurements: list[Measurement]) -> Iterator[Measurement]:
+    """Of corruptions made here: ``error`` in percent, the mean over kinds at each severity and over all, and
+    ``relative_drop``, the share of the clean accuracy that is lost (left out where that is 0)."""
+    tops = [m for m in measurements if m.metric == "top1"]
+    made = [m for m in tops if m.details.get("generated")]
+    clean = next((m for m in tops if m.details.get("clean")), None)
+    if not made or clean is None:
+        return
+    name = f"{clean.dataset}-corrupted"
+    for severity in SEVERITIES:
+        some = [m for m in made if m.details["severity"] == severity]
+        value = float(np.mean([100 - m.value for m in some]))
+        yield _error(some, "error", value, {"severity": severity}, dataset=name)
+    value = float(np.mean([100 - m.value for m in made]))
+    yield _error(made, "error", value, {"severity": "mean"}, dataset=name)
+    if clean.value > 0:
+        drop = 100 * (1 - (100 - value) / clean.value)
+        yield _error(made, "relative_drop", drop, {}, headline=True, dataset=name, clean=clean.value)
+
+
 def _ece(sums: np.ndarray, bins: int) -> np.ndarray:
     counts, right, confidence = (sums[..., part * bins : (part + 1) * bins] for part in range(3))
     return fidelity.calibration(counts, right, confidence).ece
@@ -230,11 +265,12 @@ def _error(
     value: float,
     settings: dict[str, Any],
     headline: bool = False,
+    dataset: str = "imagenet-c",
     **details: Any,
 ) -> Measurement:
     return heads[0].model_copy(
         update={
-            "dataset": "imagenet-c",
+            "dataset": dataset,
             "fingerprint": f"sha256:{digest_of([m.fingerprint for m in heads])}",
             "metric": metric,
             "value": value,

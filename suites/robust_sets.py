@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from bench.data.corrupted import STRENGTHS
 from bench.data.robustness import SEVERITIES
 from bench.errors import BenchError
 from bench.registry import nearest
@@ -27,6 +28,8 @@ class Set(NamedTuple):
     """Answered among its own classes alone."""
     corruption: str = ""
     severity: int = 0
+    generated: bool = False
+    """Corrupted here: there is no published set to be whole of."""
 
 
 SETS = {
@@ -38,28 +41,31 @@ SETS = {
     # Of the 50 000 images of ReaL, those that have a label.
     "imagenet-real": Set(46_837, 1000),
     "imagenet-c": Set(50_000, 1000),
+    "corrupted": Set(0, 0, generated=True),
 }
 
 
-def specs_of(sets: Sequence[str]) -> tuple[str, ...]:
-    """SPECs of data: ImageNet-C is seventy-five of them."""
-    return tuple(
-        spec
-        for name in sets
-        for spec in (
-            [f"imagenet-c:{corruption}-{severity}" for corruption in ALEXNET for severity in SEVERITIES]
-            if name == "imagenet-c"
-            else [name]
-        )
-    )
+def specs_of(sets: Sequence[str], of: str = "imagenet") -> tuple[str, ...]:
+    """SPECs of data: ImageNet-C is seventy-five of them, ``corrupted`` the set ``of`` and what is made of it."""
+    return tuple(dict.fromkeys(spec for name in sets for spec in _specs(name, of)))
 
 
-def set_of(spec: str) -> Set:
+def _specs(name: str, of: str) -> list[str]:
+    if name == "imagenet-c":
+        return [f"imagenet-c:{corruption}-{severity}" for corruption in ALEXNET for severity in SEVERITIES]
+    if name == "corrupted":
+        return [of, *(f"corrupted:{kind}-{severity},{of}" for kind in STRENGTHS for severity in SEVERITIES)]
+    return [name]
+
+
+def set_of(spec: str, of: str = "imagenet") -> Set:
     """The row of a SPEC. Raises `BenchError` for a set that the suite does not know."""
+    if spec == of and spec not in SETS:
+        return SETS["corrupted"]
     name, _, rest = spec.partition(":")
     if name not in SETS:
         raise BenchError(f"robust.sets: '{spec}' is no shifted set of ImageNet{nearest(name, list(SETS))}")
     if not rest:
         return SETS[name]
-    corruption, _, severity = rest.rpartition("-")
+    corruption, _, severity = rest.partition(",")[0].rpartition("-")
     return SETS[name]._replace(corruption=corruption, severity=int(severity))

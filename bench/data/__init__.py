@@ -36,6 +36,10 @@ TABLE = {
         "bench.data.robustness:open_imagenet_c",
         "imagenet-c:CORRUPTION-SEVERITY in $BENCH_DATA/imagenet-c, beside imagenet",
     ),
+    "corrupted": Entry(
+        "bench.data.corrupted:open_corrupted",
+        "corrupted:KIND-SEVERITY,SPEC, the test images of any set corrupted by torchvision",
+    ),
     "ood": Entry("bench.data.outside:open_outside", "ood:IN,OUT, the test images of another set joined as one class"),
     "cifar10": Entry("bench.data.named:open_cifar10", "$BENCH_DATA/cifar10, the published archive"),
     "cifar100": Entry("bench.data.named:open_cifar100", "$BENCH_DATA/cifar100, the published archive"),

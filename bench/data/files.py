@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from bench.data.decoding import decode
 from bench.data.digests import file_digests
 from bench.data.labelled import Labelled, fingerprint_from
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,6 +34,10 @@ class FileDataset(Labelled):
         super().__init__(name, split, labels, classes, class_ids)
         self.root = root
         self._paths = list(paths)
+        for path in self._paths:
+            # Lists of files come with the data: none may lead to files that are not the data's.
+            if path.startswith("/") or (".." in path and ".." in PurePosixPath(path).parts):
+                raise BenchError(f"{name}: a list names '{path[:200]}', which leads out of {root}: mend the list")
 
     @property
     def ids(self) -> Sequence[str]:

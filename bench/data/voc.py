@@ -95,6 +95,8 @@ def _read(root: Path, parts: list[tuple[Path, str]]) -> list[tuple[str, tuple[in
     for year, split in parts:
         listed = _list(year, split)
         names = [line.split()[0] for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if (bad := next((name for name in names if "/" in name or name.startswith(".")), None)) is not None:
+            raise BenchError(f"voc: {listed} names '{bad[:200]}', which leads out of the folder: mend the list")
         if not names:
             raise BenchError(f"voc: {listed} names no images: the split is empty")
         if len(set(names)) < len(names):

@@ -209,3 +209,47 @@ def test_mce_by_hand(root, monkeypatch):
     card = protocol.get("robust", "imagenet-c")
     some = [m for m in record.measurements if m.dataset != "imagenet-c-fog-2"]
     assert [m.metric for m in Robust().summary(card, some, {})] == ["ce"] * 14
+
+
+def test_corruptions_made_here_give_errors_and_a_drop_but_no_mce(tmp_path, monkeypatch):
+    from bench.data.corrupted import STRENGTHS
+
+    # Two kinds, of which one bears the name of one of ImageNet-C's.
+    monkeypatch.setattr("suites.robust_sets.STRENGTHS", {k: STRENGTHS[k] for k in ("contrast", "pixelate")})
+    record = bench.run(
+        "demo:trio-kd", ["robust"], protocols={"robust": "corrupted"}, limit=60, workers=0, runs=tmp_path,
+        settings={**FAST, "robust.of": "demo"},
+    )  # fmt: skip
+    tops = {m.dataset: m for m in record.measurements if m.metric == "top1"}
+    assert len(tops) == 1 + 2 * 5
+    assert {m.protocol for m in record.measurements} == {"robust/corrupted@1+C=1+replicates=100"}
+    assert {m.metric for m in record.measurements} == {"top1", "top5", "ece", "error", "relative_drop"}
+    made = [m for m in record.measurements if m.dataset.endswith("-corrupted")]
+    errors = {m.settings["severity"]: m.value for m in made if m.metric == "error"}
+    for severity in range(1, 6):
+        parts = [100 - m.value for m in tops.values() if m.details.get("severity") == severity]
+        assert len(parts) == 2
+        assert errors[severity] == pytest.approx(np.mean(parts))
+    assert errors["mean"] == pytest.approx(np.mean([errors[s] for s in range(1, 6)]))
+    (clean,) = [m.value for m in tops.values() if m.details["clean"]]
+    (drop,) = [m for m in made if m.metric == "relative_drop"]
+    assert drop.value == pytest.approx(100 * (clean - (100 - errors["mean"])) / clean)
+    assert drop.headline
+    assert errors[5] > errors[1]
+    # One probe for all sets.
+    assert len({m.train_fingerprint for m in tops.values()}) == 1
+
+
+def test_a_corrupted_folder_is_named_without_its_path(root, tmp_path, monkeypatch):
+    from bench.data.corrupted import STRENGTHS
+
+    monkeypatch.setattr("suites.robust_sets.STRENGTHS", {"pixelate": STRENGTHS["pixelate"]})
+    record = bench.run(
+        MODEL, ["robust"], protocols={"robust": "corrupted"}, workers=0, runs=tmp_path / "runs",
+        settings={**FAST, "robust.of": f"imagefolder:{root / 'imagenet'}"},
+    )  # fmt: skip
+    assert len([m for m in record.measurements if m.metric == "top1"]) == 6
+    assert not list((tmp_path / "runs").rglob("*imagefolder-/*"))
+    from bench.ledger import Ledger
+
+    assert Ledger(tmp_path / "runs").check() == []
