@@ -21,6 +21,8 @@ TABLE = {
         "suites.quality:Quality", "label-free quality: RankMe, alpha-ReQ, NESum, uniformity, LiDAR, alignment"
     ),
     "finetune": Entry("suites.finetune:FineTune", "a copy trained end to end by a published recipe, its top-1"),
+    "glue": Entry("suites.glue:GLUE", "a text encoder fine-tuned on GLUE's tasks: their metrics and the average"),
+    "squad": Entry("suites.squad:SQuAD", "a text encoder fine-tuned on SQuAD 1.1: exact match and F1"),
     "cost": Entry("suites.cost:Cost", "parameters, FLOPs, latency, throughput and memory of a forward pass"),
     "agreement": Entry("suites.agreement:Agreement", "whether a student predicts what its teacher predicts"),
     "compression": Entry("suites.compression:Compression", "accuracy kept, size, FLOPs and time saved by a student"),

@@ -17,6 +17,7 @@ from bench.files import write_atomically
 from bench.options import Allowed
 from bench.suite import Needs, engine_of
 from suites.classification import Labels, accuracies, confidence_of, labels_of
+from suites.finetuning import text
 from suites.finetuning.recipe import OPTIONS, grid_of, length_of, optimiser_of, schedule_of, table
 
 if TYPE_CHECKING:
@@ -43,7 +44,15 @@ class FineTune:
     options: ClassVar[dict[str, Allowed]] = OPTIONS
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
-        if card.family in ("module", "text", "video", "features"):
+        if card.family == "text":
+            text.check(protocol, card)
+            return Needs(features=(), backbone=True)
+        if protocol.settings["pool"] == "pooler":
+            raise BenchError(
+                f"{protocol.id} fine-tunes a text encoder, and '{card.name}' ({card.architecture}) reads images: "
+                f"choose another recipe with --protocol finetune=adamw"
+            )
+        if card.family in ("module", "video", "features"):
             raise BenchError(
                 f"suite 'finetune' trains a copy of an image network, and '{card.name}' is of the family "
                 f"'{card.family}' ({card.container or card.architecture}): give "
@@ -65,7 +74,7 @@ class FineTune:
     def evaluate(self, task: Task) -> Iterator[Measurement]:
         if any(np.ndim(split.labels) != 1 for split in task.data.values()):
             raise BenchError("suite 'finetune' learns one class per image, and these data have several")
-        task, train = _part_of_train(task)
+        task, train = _part_of_train(text.shortened(task))
         labels = labels_of(task)
         task.progress.say(
             f"{task.protocol.id}: " + "; ".join(f"{name} {value}" for name, value in table(task.settings).items())
@@ -76,7 +85,7 @@ class FineTune:
         if len(grid) > 1:
             lr, decay, tried = _choose(task, train, labels, grid)
         rows = np.arange(len(train))
-        trained = _train(task, train, labels.train, rows, labels.trained, lr, decay, "finetune")
+        trained = train_copy(task, train, labels.train, rows, labels.trained, lr, decay, "finetune")
         logits, kept, left_out = predict(task, trained, task.images["test"], "finetune test")
         if len(kept) < len(task.data["test"]):
             task = dataclasses.replace(task, data={**task.data, "test": some_of(task.data["test"], kept)})
@@ -149,10 +158,11 @@ def predict(
     return np.concatenate(found), np.array(rows), left_out
 
 
-def _train(
-    task: Task, train: Dataset, y: np.ndarray, rows: np.ndarray, classes: int, lr: float, decay: float, name: str
-) -> Trained:
-    """A fresh copy of the backbone trained on ``rows`` of ``train``."""
+def train_copy(
+    task: Task, train: Dataset, y: np.ndarray, rows: np.ndarray, classes: int, lr: float, decay: float, name: str,
+    regression: bool = False,
+) -> Trained:  # fmt: skip
+    """A fresh copy of the backbone trained on ``rows`` of ``train``; ``y`` are classes, or numbers in a regression."""
     import torch
 
     from bench.data.subset import Subset
@@ -167,7 +177,7 @@ def _train(
     network = FineTuned(
         backbone, classes, pool=settings["pool"], head_sd=settings["head_sd"], drop_path=settings["drop_path"],
         mixing=mixing(settings, classes), smoothing=settings["smoothing"], checkpointing=settings["checkpointing"],
-        seed=task.seed,
+        seed=task.seed, dropout=settings.get("dropout", 0.0), regression=regression,
     )  # fmt: skip
     length = length_of(settings, len(rows))
     if settings["bn_momentum_by_epoch"]:
@@ -216,7 +226,7 @@ def _choose(
     tried = _tried(kept)[: len(grid)]
     for number, (lr, decay) in list(enumerate(grid, 1))[len(tried) :]:
         name = f"finetune {number} of {len(grid)}"
-        trained = _train(task, train, labels.train, known, labels.trained, lr, decay, name)
+        trained = train_copy(task, train, labels.train, known, labels.trained, lr, decay, name)
         logits, rows, _ = predict(task, trained, Subset(train, unknown), "finetune hold-out")
         accuracy = 100 * float((logits.argmax(axis=1) == labels.train[unknown[rows]]).mean())
         tried.append({"lr": lr, "weight_decay": decay, "holdout_top1": accuracy})

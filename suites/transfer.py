@@ -114,13 +114,13 @@ class Transfer:
         wanted = protocol.settings["sets"]
         if missing or len(wanted) < 2 or len(heads) < len(wanted) or not all(m.details["whole"] for m in heads):
             return
-        yield _mean(protocol, heads, "average", headline=True)
+        yield mean_of(protocol, heads, "average", headline=True)
         groups = dict.fromkeys(m.details["group"] for m in heads if "group" in m.details)
         for group in groups if len(groups) > 1 else ():
-            yield _mean(protocol, [m for m in heads if m.details.get("group") == group], f"average_{group}")
+            yield mean_of(protocol, [m for m in heads if m.details.get("group") == group], f"average_{group}")
 
 
-def _mean(protocol: Protocol, heads: list[Measurement], metric: str, headline: bool = False) -> Measurement:
+def mean_of(protocol: Protocol, heads: list[Measurement], metric: str, headline: bool = False) -> Measurement:
     n = len(heads)
     value = float(np.mean([m.value for m in heads]))
     spans = [(m.value - m.interval[0], m.interval[1] - m.value) for m in heads if m.interval is not None]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 from adapters.text.pooling import Pooling, mean
-from adapters.text.tokens import Tokens, cut
+from adapters.text.tokens import Tokens, Window, cut
 from bench.backbone import Backbone, freeze, weight_digest
 from bench.card import Card, Transform
 from bench.errors import BenchError
@@ -44,6 +45,12 @@ class TextBackbone(Backbone):
         )
         freeze(self)
 
+    def shortened(self, longest: int) -> TextBackbone:
+        """The same network with texts cut at ``longest`` tokens, or at fewer where it has no more positions."""
+        other = copy.copy(self)
+        other.tokens = copy.deepcopy(self.tokens)
+        return at_length(other, min(longest, positions(cast(Any, self.network).config)))
+
     @property
     def pooler(self) -> nn.Module | None:
         """The dense layer of the first token, where the checkpoint brings one."""
@@ -56,6 +63,11 @@ class TextBackbone(Backbone):
     def preprocess(self, image: Any) -> Tensor:
         """A `bench.dataset.Text` as float32 [3, L]."""
         return self.tokens(image)
+
+    def windows(self, question: str, context: str, *, longest: int, stride: int, query: int) -> list[Window]:
+        """See `adapters.text.tokens.Tokens.windows`; no longer than the network has positions for."""
+        longest = min(longest, positions(cast(Any, self.network).config))
+        return self.tokens.windows(question, context, longest=longest, stride=stride, query=query)
 
     def last_tokens(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """([B, L, D] of the last layer, mask [B, L]); L is the batch's longest text."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,15 @@ from bench.errors import BenchError
 _PROBE = "Hello, WORLD! A naïve café's e-mail: don't  pay $3.14 — 中文, ça va?\tЗдравствуй #42_x"
 _FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 _LARGEST = 256 << 20
+
+
+class Window(NamedTuple):
+    """A question with a stretch of its document, as tokens."""
+
+    ids: list[int]
+    types: list[int]
+    offsets: list[tuple[int, int] | None]
+    """Characters of the document that a token covers; None for tokens that are not of the document."""
 
 
 class Tokens:
@@ -32,6 +42,8 @@ class Tokens:
         self.backend = made.backend_tokenizer
         self.pad = int(made.pad_token_id or 0)
         self.stated = made.model_max_length if made.model_max_length < 1 << 20 else None
+        self._uncut = copy.deepcopy(self.backend)
+        self._uncut.no_padding()
         self.at(longest)
 
     def at(self, longest: int) -> None:
@@ -58,6 +70,32 @@ class Tokens:
         made = self.backend.encode(text.first) if text.second is None else self.backend.encode(text.first, text.second)
         return self.packed(made.ids, made.type_ids)
 
+    def windows(self, question: str, context: str, *, longest: int, stride: int, query: int) -> list[Window]:
+        """``question`` (cut at ``query`` tokens) with every stretch of ``context``, ``stride`` tokens apart.
+
+        A window holds ``longest`` tokens at most. As BERT reads documents beyond its length.
+        """
+        backend = self._uncut
+        backend.no_truncation()
+        asked = backend.encode(question, add_special_tokens=False)
+        if len(asked.ids) > query:
+            question = question[: asked.offsets[query - 1][1]]
+        special = backend.num_special_tokens_to_add(True)
+        room = longest - min(len(asked.ids), query) - special
+        if room < 1:
+            raise BenchError(f"windows of {longest} tokens leave no room beside a question of {query}: allow more")
+        # The library counts the overlap, BERT's code the step.
+        backend.enable_truncation(longest, stride=max(0, room - stride), strategy="only_second")
+        made = backend.encode(question, context)
+        return [
+            Window(
+                one.ids,
+                one.type_ids,
+                [at if of == 1 else None for at, of in zip(one.offsets, one.sequence_ids, strict=True)],
+            )
+            for one in (made, *made.overflowing)
+        ]
+
     def packed(self, ids: list[int], types: list[int]) -> Tensor:
         """float32 [3, L] of one text's token numbers and parts."""
         rows = torch.zeros(3, self.longest)
@@ -76,8 +114,9 @@ class Tokens:
     def digest(self) -> str:
         """Of what it does: the vocabulary and the tokens of a sentence with case, accents and punctuation."""
         vocabulary = json.dumps(sorted(self.backend.get_vocab().items()), ensure_ascii=True)
-        probe = self.backend.encode(_PROBE, _PROBE)
-        return hashlib.sha256(f"{vocabulary}|{probe.ids[:64]}|{probe.type_ids[:64]}".encode()).hexdigest()
+        self._uncut.no_truncation()
+        probe = self._uncut.encode(_PROBE, _PROBE)
+        return hashlib.sha256(f"{vocabulary}|{probe.ids}|{probe.type_ids}".encode()).hexdigest()
 
     def describe(self) -> str:
         """One line for cards and records."""

@@ -15,6 +15,10 @@ TABLE = {
     "torchvision": Entry("bench.data.torchvision_sets:open_torchvision", "a torchvision data set under $BENCH_DATA"),
     "hf": Entry("bench.data.hf:open_hf", "local Parquet or Arrow files, or a name in the local Hugging Face cache"),
     "text": Entry("bench.data.textfolder:open_text", "texts and labels: train and test as TSV, CSV, JSON or Parquet"),
+    "glue": Entry("bench.data.glue:open_glue", "glue:TASK of the nine, in $BENCH_DATA/glue or glue:TASK@FOLDER"),
+    "squad": Entry(
+        "bench.data.squad:open_squad", "SQuAD 1.1: train and dev as JSON or Parquet; alone: $BENCH_DATA/squad"
+    ),
     "webdataset": Entry("bench.data.webdataset:open_webdataset", "tar shards with images and labels"),
     "imagenet": Entry("bench.data.named:open_imagenet", "$BENCH_DATA/imagenet: train/ and val/, a folder per class"),
     "imagenet-v2": Entry(

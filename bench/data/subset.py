@@ -13,6 +13,7 @@ from bench.modality import modality_of
 
 if TYPE_CHECKING:
     from bench.data.instances import Instances
+    from bench.data.squad import Question
 
 
 class Subset:
@@ -42,6 +43,12 @@ class Subset:
         return None if whole is None else whole[self._indices]
 
     @property
+    def targets(self) -> np.ndarray | None:
+        """float64 [N]: what is learned where it is a number; None where samples have classes."""
+        whole: np.ndarray | None = getattr(self._dataset, "targets", None)
+        return None if whole is None else whole[self._indices]
+
+    @property
     def ids(self) -> Sequence[str]:
         ids = self._dataset.ids
         return [ids[int(i)] for i in self._indices]
@@ -68,6 +75,11 @@ class Subset:
     def masked(self) -> bool:
         """Whether every object of the whole has a mask, of a detection set."""
         return bool(self._dataset.masked)  # type: ignore[attr-defined]
+
+    def question(self, index: int) -> Question:
+        """The question with its answers, of a set of them."""
+        found: Question = self._dataset.question(int(self._indices[index]))  # type: ignore[attr-defined]
+        return found
 
     def mask(self, index: int) -> np.ndarray:
         """The class numbers, of a segmentation set."""

@@ -82,7 +82,7 @@ def _read(path: Path, header: Sequence[str] | None, lenient: bool) -> TextTable:
         return _parquet(path)
     if suffix in (".json", ".jsonl"):
         return _json(path)
-    return _separated(path, header, lenient)
+    return _separated(path, header if suffix == ".tsv" else None, lenient)
 
 
 def _separated(path: Path, header: Sequence[str] | None, lenient: bool) -> TextTable:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class TrainingImages:
-    """``samples[i]``: (image float32 [3, H, W], label int64, whether it replaces one that cannot be decoded)."""
+    """``samples[i]``: (image float32 [3, H, W] or tokens [3, L], label, whether it replaces one that cannot be read).
+
+    A label is a class (int64), or the number to learn (float64).
+    """
 
     def __init__(self, dataset: Dataset, labels: np.ndarray, augment: Callable[[Any], Tensor]) -> None:
         self.dataset = dataset
@@ -31,12 +34,12 @@ class TrainingImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, bool]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int | float, bool]:
         # The next image that can be decoded stands in, so that batches keep their size.
         for offset in range(len(self)):
             at = (index + offset) % len(self)
             try:
-                return self.augment(self.dataset.image(at)), int(self.labels[at]), offset > 0
+                return self.augment(self.dataset.image(at)), self.labels[at].item(), offset > 0
             except DecodeError as error:
                 if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
                     raise BenchError(f"{error.path} cannot be read ({error.reason})") from error

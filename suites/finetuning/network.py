@@ -30,24 +30,36 @@ class FineTuned(nn.Module):
     def __init__(
         self, backbone: Backbone, classes: int, *, pool: str, head_sd: float, drop_path: float = 0.0,
         mixing: Any = None, smoothing: float = 0.0, checkpointing: bool = False, seed: int = 0,
+        dropout: float = 0.0, regression: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.backbone = copy.deepcopy(backbone)
         for parameter in self.backbone.parameters():
             parameter.requires_grad_(True)
         dims = backbone.card.dims
-        width = dims.get("avg" if pool == "mean" else pool)
+        width = dims.get({"mean": "avg", "pooler": "cls"}.get(pool, pool))
         if width is None:
             raise BenchError(f"'{backbone.card.name}' has no {pool} feature to fine-tune: --set finetune.pool=pooled")
         self.pool = pool
         self.norm: nn.Module = nn.LayerNorm(width, eps=NORM_EPS) if pool == "mean" else nn.Identity()
+        self.dropout: nn.Module = nn.Dropout(dropout) if dropout else nn.Identity()
         self.head = nn.Linear(width, classes)
         generator = torch.Generator().manual_seed(seed)
+        if pool == "pooler" and "pooler" not in dims:
+            # The checkpoint brings none: a new one in its place, as RoBERTa's classifier has it.
+            dense = nn.Linear(width, width)
+            with torch.no_grad():
+                nn.init.trunc_normal_(dense.weight, std=head_sd, generator=generator)
+                dense.bias.zero_()
+            self.pool, self.norm = "cls", nn.Sequential(dense, nn.Tanh())
         with torch.no_grad():
             nn.init.trunc_normal_(self.head.weight, std=head_sd, generator=generator)
             self.head.bias.zero_()
         self.mixing = mixing
-        self.loss = nn.CrossEntropyLoss(label_smoothing=0.0 if mixing is not None else smoothing)
+        self.loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=0.0 if mixing is not None else smoothing)
+        self.regression = regression
+        if regression:
+            self.loss = nn.MSELoss()
         self.register_buffer("replaced", torch.zeros((), dtype=torch.int64))
         set_drop_path(self.trunk, drop_path, backbone.card.architecture, "finetune.drop_path")
         if checkpointing:
@@ -59,13 +71,13 @@ class FineTuned(nn.Module):
         return cast(nn.Module, getattr(self.backbone, "network", self.backbone))
 
     def logits(self, images: Tensor) -> Tensor:
-        """[B, classes]."""
+        """[B, classes], or [B, 1] where a number is learned."""
         if self.pool == "mean":
             ((patches, _),) = self.backbone.blocks(images, n=1, norm=False)
             pooled = patches.mean(dim=1)
         else:
             pooled = self.backbone.features(images)[self.pool]
-        return cast(Tensor, self.head(self.norm(pooled)))
+        return cast(Tensor, self.head(self.dropout(self.norm(pooled))))
 
     def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
         images, labels, replaced = batch
@@ -73,7 +85,10 @@ class FineTuned(nn.Module):
         if self.mixing is not None:
             # Soft targets, smoothed by timm's Mixup.
             images, labels = self.mixing(images, labels)
-        return {"loss": self.loss(self.logits(images), labels)}
+        logits = self.logits(images)
+        if self.regression:
+            logits, labels = logits.squeeze(1), labels.float()
+        return {"loss": self.loss(logits, labels)}
 
     def _checkpoint(self) -> None:
         switch = getattr(self.trunk, "set_grad_checkpointing", None)

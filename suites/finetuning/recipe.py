@@ -33,7 +33,7 @@ OPTIONS: dict[str, Allowed] = {
     "momentum": Allowed(least=0, below=1),
     "weight_decay": Allowed(least=0, most=1e3, a_set=True),
     "layer_decay": Allowed(above=0, most=1),
-    "schedule": words("cosine", "steps", "constant"),
+    "schedule": words("cosine", "linear", "steps", "constant"),
     "warmup": Allowed(least=0, most=100_000),
     # Where the warmup begins and the cosine ends; the rate itself, whatever the rule.
     "warmup_lr": Allowed(least=0, most=1e6),
@@ -47,7 +47,10 @@ OPTIONS: dict[str, Allowed] = {
     "crop": words("resized", "padded", "none"),
     "least_area": Allowed(above=0, most=1),
     "erasing": _SOME,
-    "pool": words("pooled", "cls", "mean"),
+    "pool": words("pooled", "cls", "mean", "pooler"),
+    # Before the classifier; of texts, and tokens of a text, special ones counted.
+    "dropout": Allowed(least=0, below=1),
+    "length": count(4, 100_000),
     "head_sd": Allowed(above=0, most=10),
     # 0: none.
     "clip": Allowed(least=0, most=1e6),
@@ -76,7 +79,7 @@ def schedule_of(settings: dict[str, Any], length: Length, lr: float) -> Schedule
         whole = settings["iterations"] or settings["epochs"] * length.per_epoch
         warmup = math.floor(length.iterations * min(0.5, settings["warmup"] * length.per_epoch / max(whole, 1)))
     return Schedule(
-        settings["schedule"],
+        "poly" if settings["schedule"] == "linear" else settings["schedule"],
         peak=rate_of(settings, lr, length.batch),
         iterations=length.iterations,
         warmup=warmup,
@@ -125,6 +128,7 @@ def table(settings: dict[str, Any]) -> dict[str, str]:
     head = f", head {settings['head_lr']:g}" if settings["head_lr"] is not None else ""
     how = {
         "cosine": f"cosine to {settings['min_lr']:g}",
+        "linear": f"linear to {settings['min_lr']:g}",
         "steps": f"x{settings['gamma']:g} at {', '.join(f'{epoch:g}' for epoch in settings['milestones'])}",
         "constant": "constant",
     }[settings["schedule"]]
@@ -150,5 +154,7 @@ def table(settings: dict[str, Any]) -> dict[str, str]:
         "augmentation": f"{crop}{', flip' if settings['flip'] else ''}"
         + (f", {settings['auto_augment']}" if settings["auto_augment"] else ""),
         "erasing": f"{settings['erasing']:g}",
-        "pool": {"mean": "mean of the patch tokens, new norm", "cls": "class token"}.get(settings["pool"], "pooled"),
+        "pool": {"mean": "mean of the patch tokens, new norm", "cls": "class token", "pooler": "BERT's pooler"}.get(
+            settings["pool"], "pooled"
+        ),
     }
