@@ -241,7 +241,7 @@ class _Learning:
     def _held(self) -> np.ndarray:
         share, seed = self.task.settings["holdout"], self.task.seed
         if not self.regression:
-            from suites.linear import holdout
+            from suites.validation import holdout
 
             return holdout(self.y, share, seed, remedy="give one glue.lr and weight_decay")
         held = np.zeros(len(self.y), dtype=bool)
