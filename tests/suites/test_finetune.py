@@ -217,7 +217,7 @@ def test_an_interrupted_grid_tries_nothing_twice_and_keeps_no_networks(data, tmp
 
     settings = {"finetune.lr": "0.0001,0.001,0.003"}
     calm = finetuned(data, settings=settings).measurements[0]
-    real, names = finetune._train, []
+    real, names = finetune.train_copy, []
 
     def failing(*arguments):
         names.append(arguments[-1])
@@ -225,7 +225,7 @@ def test_an_interrupted_grid_tries_nothing_twice_and_keeps_no_networks(data, tmp
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(finetune, "_train", failing)
+    monkeypatch.setattr(finetune, "train_copy", failing)
     with pytest.raises(KeyboardInterrupt):
         finetuned(data, settings=settings, runs=tmp_path)
     assert not list(tmp_path.glob(".unfinished/*/finetune/*/training.pt"))
