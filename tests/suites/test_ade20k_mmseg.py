@@ -186,6 +186,19 @@ def test_several_scales_and_half_precision_run(mmseg, shapes):
     assert ran(shapes, head="linear", layers=2, precision="auto", iterations=1).measurements[0].precision == "fp16"
 
 
+@pytest.mark.slow
+def test_two_processes_share_every_batch(mmseg, shapes, monkeypatch):
+    """Half a minute: two interpreters start."""
+    options = {"head": "upernet", "dropout": 0.0, "drop_path": 0.0, "iterations": 4}
+    alone = ran(shapes, **options)
+    monkeypatch.setenv("BENCH_PROCESSES", "2")
+    both = ran(shapes, **options)
+    mine, theirs = (record.measurements[0].details for record in (both, alone))
+    assert mine["training"] == {**theirs["training"], "processes": 2, "images_at_once": 3}
+    for a, b in zip(mine["curve"], theirs["curve"], strict=True):
+        assert a["decode.loss_ce"] == pytest.approx(b["decode.loss_ce"], rel=1e-2)
+
+
 def test_a_crop_that_the_network_cannot_read_is_refused(mmseg, shapes):
     with pytest.raises(BenchError, match=r"ade20k.size=70 pixels, and .* multiples of 32: --set ade20k.size=64"):
         ran(shapes, size=70)

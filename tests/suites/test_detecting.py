@@ -18,8 +18,8 @@ from bench.data.masks import mask_of
 from bench.data.opening import limited, open_data
 from bench.errors import BenchError
 from bench.ledger import Ledger
-from suites.detection import pyramids
-from suites.detection.pyramids import Trunk
+from suites.detection import pyramids, training
+from suites.detection.pyramids import Reader, Trunk
 from suites.detection.samples import Annotated, jittered
 from suites.detection.training import rows_of
 from suites.training.feed import seed_all
@@ -258,3 +258,66 @@ def test_photographs_with_boxes(few, tmp_path):
         iterations=400, batch=3, size=192, lr=0.005, bn="fixed", warmup=20,
     )  # fmt: skip
     assert record.measurements[0].value > 80
+
+
+@pytest.mark.slow
+def test_two_processes_share_every_batch(few, tmp_path, monkeypatch):
+    """Half a minute: two interpreters start. Which regions are learned from is drawn anew for every piece."""
+    # So is the scale of an image, which weighs more: one scale.
+    monkeypatch.setitem(training.SHORT, "coco", (800,))
+    own_images(tmp_path / "set")
+    data, options = f"coco:{tmp_path / 'set'}", {"iterations": 6, "batch": 4, "lr": 0.005}
+    alone = ran("coco", data, "tv-maskrcnn-fpn-1x", **options)
+    monkeypatch.setenv("BENCH_PROCESSES", "2")
+    both = ran("coco", data, "tv-maskrcnn-fpn-1x", **options)
+    mine, theirs = (record.measurements[0].details for record in (both, alone))
+    assert mine["training"] == {**theirs["training"], "processes": 2, "images_at_once": 2}
+    for a, b in zip(mine["curve"], theirs["curve"], strict=True):
+        assert sum(v for k, v in a.items() if "loss" in k) == pytest.approx(
+            sum(v for k, v in b.items() if "loss" in k), rel=0.15
+        )
+
+
+def test_an_interrupted_run_goes_on_to_the_same_numbers(few, tmp_path, monkeypatch):
+    from suites.training import loop
+
+    own_images(tmp_path / "set")
+    data, options = f"coco:{tmp_path / 'set'}", {"iterations": 5, "lr": 0.005, "precise_bn": True}
+    whole, step, taken = ran("coco", data, "tv-maskrcnn-fpn-1x", **options), loop._Training._step, []
+
+    def broken(self, network, iteration, pieces, batches):
+        if iteration == 3 and not taken:
+            taken.append(iteration)
+            raise KeyboardInterrupt
+        return step(self, network, iteration, pieces, batches)
+
+    monkeypatch.setattr(loop._Training, "_step", broken)
+    with pytest.raises(KeyboardInterrupt):
+        ran("coco", data, "tv-maskrcnn-fpn-1x", runs=tmp_path / "runs", **options)
+    assert list((tmp_path / "runs").rglob("training.pt"))
+    again = ran("coco", data, "tv-maskrcnn-fpn-1x", runs=tmp_path / "runs", **options)
+    assert [m.value for m in again.measurements] == [m.value for m in whole.measurements]
+    assert again.measurements[0].details["curve"] == whole.measurements[0].details["curve"]
+
+
+def test_precise_statistics_are_those_of_all_batches(tmp_path):
+    from suites.training.precise import Mean
+
+    norm = torch.nn.BatchNorm2d(2, momentum=1.0).train()
+    mean, parts = Mean(norm), torch.randn(6, 4, 2, 5, 5) * 3 + torch.arange(6.0).view(6, 1, 1, 1, 1)
+    for part in parts:
+        norm(part)
+        mean.note()
+    mean.settle()
+    pixels = parts.transpose(1, 2).transpose(0, 1).reshape(2, -1)
+    torch.testing.assert_close(norm.running_mean, pixels.mean(1), rtol=1e-4, atol=1e-4)
+    # Each batch's variance is the unbiased one of its hundred pixels.
+    torch.testing.assert_close(norm.running_var, pixels.var(1, correction=0), rtol=2e-2, atol=0)
+
+
+def test_the_stem_is_fixed_where_the_protocol_says_so():
+    reader = Reader(tiny(), frozen=False, fixed=True, fixed_stem=True)
+    fixed = {name.split(".")[0] for name, p in reader.trunk.named_parameters() if not p.requires_grad}
+    learned = {name.split(".")[0] for name, p in reader.trunk.named_parameters() if p.requires_grad}
+    assert fixed == {"conv1", "bn1", "layer1"}
+    assert learned == {"layer2", "layer3", "layer4"}

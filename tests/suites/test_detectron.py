@@ -214,6 +214,22 @@ def test_a_training_that_diverges_is_one_sentence(d2, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_share_every_batch(d2, tmp_path, monkeypatch):
+    """Half a minute: two interpreters start. Which regions are learned from is drawn anew for every piece."""
+    own_images(tmp_path / "set")
+    data, options = f"coco:{tmp_path / 'set'}", {"iterations": 6, "batch": 4, "lr": 0.005, "precise_bn": False}
+    alone = ran("coco", data, "maskrcnn-fpn-1x", **options)
+    monkeypatch.setenv("BENCH_PROCESSES", "2")
+    both = ran("coco", data, "maskrcnn-fpn-1x", **options)
+    mine, theirs = (record.measurements[0].details for record in (both, alone))
+    assert mine["training"] == {**theirs["training"], "processes": 2, "images_at_once": 2}
+    for a, b in zip(mine["curve"], theirs["curve"], strict=True):
+        assert sum(v for k, v in a.items() if "loss" in k) == pytest.approx(
+            sum(v for k, v in b.items() if "loss" in k), rel=0.15
+        )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["maskrcnn-fpn-1x", "dcd-fasterrcnn", "vitdet-100ep"])
 def test_it_learns_its_own_images(d2, tmp_path, kind):
     """Some minutes: a detector's heads are large whatever the images."""
