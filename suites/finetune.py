@@ -72,6 +72,11 @@ class FineTune:
         return Needs(features=(), backbone=True)
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
+        if getattr(task.images["train"], "targets", None) is not None:
+            raise BenchError(
+                f"suite 'finetune' learns classes, and {task.data['train'].dataset} gives its texts scores: "
+                f"--suite glue --set glue.tasks=stsb learns those"
+            )
         if any(np.ndim(split.labels) != 1 for split in task.data.values()):
             raise BenchError("suite 'finetune' learns one class per image, and these data have several")
         task, train = _part_of_train(text.shortened(task))

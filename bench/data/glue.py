@@ -33,30 +33,26 @@ class Task(NamedTuple):
     label: tuple[str, ...]
     classes: tuple[str, ...]
     """Empty where what is learned is a number."""
-    sizes: tuple[int, int]
-    """Published training and development samples."""
     header: tuple[str, ...] | None = None
     """Columns of the archive's files that have no first line."""
 
 
 TASKS = {
-    "cola": Task("CoLA", ("sentence",), (), ("label",), ("unacceptable", "acceptable"), (8551, 1043),
+    "cola": Task("CoLA", ("sentence",), (), ("label",), ("unacceptable", "acceptable"),
                  ("source", "label", "mark", "sentence")),
-    "sst2": Task("SST-2", ("sentence",), (), ("label",), ("negative", "positive"), (67349, 872)),
+    "sst2": Task("SST-2", ("sentence",), (), ("label",), ("negative", "positive")),
     "mrpc": Task("MRPC", ("#1 String", "sentence1"), ("#2 String", "sentence2"), ("Quality", "label"),
-                 ("not_equivalent", "equivalent"), (3668, 408)),
-    "stsb": Task("STS-B", ("sentence1",), ("sentence2",), ("score", "label"), (), (5749, 1500)),
-    "qqp": Task("QQP", ("question1",), ("question2",), ("is_duplicate", "label"), ("not_duplicate", "duplicate"),
-                (363846, 40430)),
+                 ("not_equivalent", "equivalent")),
+    "stsb": Task("STS-B", ("sentence1",), ("sentence2",), ("score", "label"), ()),
+    "qqp": Task("QQP", ("question1",), ("question2",), ("is_duplicate", "label"), ("not_duplicate", "duplicate")),
     "mnli": Task("MNLI", ("sentence1", "premise"), ("sentence2", "hypothesis"), ("gold_label", "label"),
-                 ("entailment", "neutral", "contradiction"), (392702, 9815)),
-    "qnli": Task("QNLI", ("question",), ("sentence",), ("label",), _ENTAILED, (104743, 5463)),
-    "rte": Task("RTE", ("sentence1",), ("sentence2",), ("label",), _ENTAILED, (2490, 277)),
-    "wnli": Task("WNLI", ("sentence1",), ("sentence2",), ("label",), ("not_entailment", "entailment"), (635, 71)),
+                 ("entailment", "neutral", "contradiction")),
+    "qnli": Task("QNLI", ("question",), ("sentence",), ("label",), _ENTAILED),
+    "rte": Task("RTE", ("sentence1",), ("sentence2",), ("label",), _ENTAILED),
+    "wnli": Task("WNLI", ("sentence1",), ("sentence2",), ("label",), ("not_entailment", "entailment")),
 }  # fmt: skip
 _PARTS = {"mnli": ("matched",), "mnli-mm": ("mismatched",), "mnli-both": ("matched", "mismatched")}
 """Which development sets of MNLI; the ids of ``mnli-both`` begin with their names."""
-MISMATCHED = 9832
 _MOST_SHORT = 1e-3
 """Share of QQP's lines that may lack fields."""
 

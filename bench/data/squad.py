@@ -68,6 +68,8 @@ def open_squad(rest: str) -> Splits:
     if folder is None:
         raise not_found("squad", looked, "put train-v1.1.json and dev-v1.1.json there, or give --data squad:FOLDER")
     found = []
+    if (folder / "plain_text").is_dir():
+        folder = folder / "plain_text"  # as Hugging Face names its one configuration
     for names in (_TRAIN, _DEV):
         files = next((files for name in names if (files := files_of(folder, name))), None)
         if files is None:

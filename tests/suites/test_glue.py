@@ -162,6 +162,8 @@ def test_refusals(archive, tmp_path):
         bench.run(model=model, suites=["finetune"], data="glue:rte")
     with pytest.raises(BenchError, match="fine-tunes a text encoder"):
         bench.run(model="demo:trio-kd", suites=["finetune"], protocols={"finetune": "bert"}, data="demo")
+    with pytest.raises(BenchError, match=r"gives its texts scores.*glue.tasks=stsb"):
+        bench.run(model=model, suites=["finetune"], protocols={"finetune": "bert"}, data="glue:stsb")
     with pytest.raises(BenchError, match="brings data sets of its own"):
         bench.run(model=model, suites=["glue"], data="glue:rte")
     with pytest.raises(BenchError, match=r"glue.tasks is cola, .* or wnli, not 'snli'"):

@@ -219,6 +219,8 @@ def test_forms_of_the_set(tmp_path, monkeypatch):
         open_data("squad")
     (tmp_path / "json").rename(tmp_path / "squad")
     assert open_data("squad").train.fingerprint == stored.train.fingerprint
+    squad(tmp_path / "hub" / "plain_text", "parquet")
+    assert open_data(f"squad:{tmp_path / 'hub'}").train.fingerprint == stored.train.fingerprint
     path = tmp_path / "squad" / "dev-v1.1.json"
     good = path.read_text()
     for spoiled, sentence in (
