@@ -62,6 +62,7 @@ FAMILIES = {
     "mae": "masked modelling", "beit": "masked modelling", "simmim": "masked modelling", "data2vec": "masked modelling",
     "maskfeat": "masked modelling", "clip": "language supervision", "openclip": "language supervision",
     "supervised": "supervised",
+    "distilbert": "nlp", "tinybert": "nlp", "mobilebert": "nlp", "minilm": "nlp",
 }  # fmt: skip
 
 

@@ -323,6 +323,24 @@ def test_a_measured_student_stands_beside_the_distillation_survey(make: Maker, t
     assert shown["cifar100_delta"]["v"] == "1.50"
 
 
+def test_a_measured_text_encoder_fills_the_surveys_glue_and_squad(make: Maker, tmp_path: Path) -> None:
+    m = make().measurements[0].model_copy(update={"outcomes": None, "headline": True, "settings": {}})
+    glue = {"suite": "glue", "protocol": "glue/bert-2e-5@1", "dataset": "glue", "split": "dev"}
+    measurements = [
+        m.model_copy(update={**glue, "metric": "avg", "value": 78.25}),
+        m.model_copy(update={**glue, "metric": "avg_wnli", "value": 75.5, "headline": False}),
+        m.model_copy(
+            update={"suite": "squad", "protocol": "squad/bert@1", "dataset": "squad", "metric": "f1", "value": 88.5}
+        ),
+    ]
+    make("encoder", measurements=measurements, runs=tmp_path / "runs")
+    tables = board_of(publish(tmp_path / "runs", tmp_path / "site"))["tables"]
+    kd = next(t for t in tables if t["id"] == "kd")
+    [row] = [row for row in kd["rows"] if row["kind"] == "measured"]
+    shown = dict(zip([c["key"] for c in kd["columns"]], row["cells"], strict=True))
+    assert (shown["glue_avg"]["v"], shown["squad11_f1"]["v"]) == ("78.25", "88.50")
+
+
 def test_throughput_is_drawn_from_forwards_that_were_timed(make: Maker) -> None:
     timed = {"environment": {"images_forwarded": 3000}, "timings": {"forward": 10.0}}
     stored = {"environment": {"images_forwarded": 0}, "timings": {"forward": 0.0}}
