@@ -1,10 +1,11 @@
 """The transfer sets that torchvision reads: a small archive of each in the published layout, and a damaged one."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
-from datahelp import encoded, idx, put
+from datahelp import encoded, idx, pixels, put
 from scipy.io import savemat
 
 import bench
@@ -100,6 +101,34 @@ def write_mnist(root):
     return last
 
 
+def write_stl10(root):
+    base = root / "stl10" / "stl10_binary"
+    for split, n in (("train", 4), ("test", 2)):
+        columns = np.stack([np.asarray(pixels(i, 96)) for i in range(n)]).transpose(0, 3, 2, 1)
+        put(base / f"{split}_X.bin", columns.tobytes())
+        put(base / f"{split}_y.bin", (np.arange(n) % 10 + 1).astype(np.uint8).tobytes())
+    put(base / "class_names.txt", "\n".join(f"c{i}" for i in range(10)).encode())
+    return base / "train_X.bin"
+
+
+def write_svhn(root):
+    for split, n in (("train", 3), ("test", 2)):
+        images = np.stack([pixels(i + n, 32) for i in range(n)], axis=-1)
+        last = root / "svhn" / f"{split}_32x32.mat"
+        last.parent.mkdir(exist_ok=True)
+        savemat(last, {"X": images, "y": np.array([[10, 1, 2]]).T[:n]})
+    return last
+
+
+def write_cifar100(root):
+    base = root / "cifar100" / "cifar-100-python"
+    for split, labels in (("train", [3, 0, 99]), ("test", [99, 3])):
+        data = np.random.default_rng(len(labels)).integers(0, 256, (len(labels), 3072), dtype=np.uint8)
+        last = put(base / split, pickle.dumps({"data": data, "fine_labels": labels}))
+    put(base / "meta", pickle.dumps({"fine_label_names": [f"c{i:02d}" for i in range(100)]}))
+    return last
+
+
 ARCHIVES = {
     "food101": (write_food101, [0, 0, 1, 1], [0, 1], "apple_pie"),
     "flowers102": (write_flowers102, [0, 1, 1, 1], [0, 0, 1], None),
@@ -108,6 +137,9 @@ ARCHIVES = {
     "cars": (write_cars, [1, 0, 1], [0, 1], "AM General Hummer SUV 2000"),
     "gtsrb": (write_gtsrb, [0, 0, 1, 1], [1, 0, 1], None),
     "mnist": (write_mnist, [0, 1, 2, 0, 1, 2], [0, 1, 2], None),
+    "stl10": (write_stl10, [0, 1, 2, 3], [0, 1], "c0"),
+    "svhn": (write_svhn, [0, 1, 2], [0, 1], None),
+    "cifar100": (write_cifar100, [0, 3, 99], [3, 99], "c00"),
 }
 
 
@@ -116,6 +148,10 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_DATA", str(tmp_path))
     # The digest of a published file is that of the published file alone.
     monkeypatch.setattr("torchvision.datasets.flowers102.check_integrity", lambda path, *_: True)
+    monkeypatch.setattr("torchvision.datasets.STL10._check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.SVHN._check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.CIFAR100._check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
     return tmp_path
 
 
@@ -129,7 +165,12 @@ def test_labels_splits_and_names_are_the_published_ones(root, name):
     assert train.class_ids == test.class_ids
     if first:
         assert train.classes[0].replace(" ", "_") == first.replace(" ", "_")
-    assert {np.asarray(train.image(i)).shape[:2] for i in range(len(train))} in ({(8, 8)}, {(28, 28)})
+    assert {np.asarray(train.image(i)).shape[:2] for i in range(len(train))} in (
+        {(8, 8)},
+        {(28, 28)},
+        {(32, 32)},
+        {(96, 96)},
+    )
     assert train.fingerprint != test.fingerprint
     assert train.fingerprint == open_data(name).train.fingerprint
 
@@ -160,3 +201,23 @@ def test_an_image_that_a_list_names_and_nobody_has(root):
     (root / "pets" / "oxford-iiit-pet" / "images" / "Abyssinian_2.jpg").unlink()
     with pytest.raises(BenchError, match=r"Abyssinian_2\.jpg"):
         bench.run("demo:mobilenetv2@32", ["knn"], "pets", settings={"knn.k": 1, "knn.headline_k": 1}, workers=0)
+
+
+def test_eurosat_has_no_division_and_is_held_out_by_name(root):
+    for name in ("Forest", "River"):
+        for i in range(12):
+            put(root / "eurosat" / "eurosat" / "2750" / name / f"{name}_{i}.jpg", encoded(i + len(name), "PNG"))
+    train, test = open_data("eurosat")
+    assert (len(train) + len(test), test.split, train.classes) == (24, "holdout", ("Forest", "River"))
+    assert not set(train.ids) & set(test.ids)
+    (root / "eurosat" / "eurosat" / "2750").rename(root / "eurosat" / "elsewhere")
+    with pytest.raises(BenchError, match="EuroSAT"):
+        open_data("eurosat")
+
+
+def test_caltech101_without_the_images_of_a_class_or_at_all(root):
+    base = root / "caltech101" / "101_ObjectCategories"
+    for name in ("ant", "bonsai"):
+        (base / name).mkdir(parents=True)
+    with pytest.raises(BenchError, match="caltech101"):
+        open_data("caltech101")
