@@ -7,6 +7,7 @@ from typing import Any
 
 from reports import printed
 from reports.tables import Document, Table, survey_key
+from reports.wording import brief
 
 SUPERVISED_RESNET50 = 76.2
 WRN_40_2_TEACHER = 75.6
@@ -123,8 +124,8 @@ def _measured_points(board: Any, column: Any, across: Any) -> list[Document]:
         if x:
             card = board.cards[model]
             points.append(
-                {"name": model.name, "family": family_of(card.method), "kind": "measured", "x": x, "y": cell.value,
-                 "xa": x, "ya": cell.value}
+                {"name": brief(model.name, 60), "family": family_of(card.method), "kind": "measured",
+                 "x": float(f"{x:.6g}"), "y": round(cell.value, 4)}
             )  # fmt: skip
     return points
 

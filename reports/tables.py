@@ -212,11 +212,26 @@ def section_table(board: Board, section: Section, number: int, outcomes: Outcome
         if any(cells[3:]):
             row = {"kind": "measured", "family": family_of(card.method), "backbone": brief(card.architecture)}
             rows.append({**row, "cells": cells, "model": model})
+    for index, column in enumerate(columns):
+        _say_once(column, [row["cells"][index] for row in rows if isinstance(row["cells"][index], dict)])
     title = brief(f"{section.dataset} {section.split}")
     note = f"{section.samples:,} samples, fingerprint {section.fingerprint[:19]}. Intervals are 95 %."
     if len(heads) < len(section.heads):
         note += f" {len(section.heads) - len(heads):,} more columns are in leaderboard.csv and on the models' pages."
     return {"id": f"measured-{number}", "title": title, "note": note, "columns": columns, "rows": rows}
+
+
+def _say_once(column: Document, cells: list[Document]) -> None:
+    """What every cell of a column says (n, runs, seeds) belongs to the column: a long board repeats nothing."""
+    told = [cell["d"].split("; ") for cell in cells if "d" in cell]
+    if len(told) < 2 or "tip" not in column:
+        return
+    plain = [text for text in told[0] if text.startswith(("n ", "seeds ")) or text.endswith((" run", " runs"))]
+    common = [text for text in plain if all(text in each for each in told)]
+    for cell, each in zip((cell for cell in cells if "d" in cell), told, strict=True):
+        cell["d"] = "; ".join(text for text in each if text not in common)
+    if common:
+        column["tip"] = f"{'; '.join(common)}\n{column['tip']}"
 
 
 def dcd_tables() -> list[Table]:

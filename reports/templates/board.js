@@ -244,7 +244,7 @@
       const spec = structuredClone(chart.spec);
       for (const layer of spec.layer) {
         if (layer.data?.name !== "points") continue;
-        const chosen = audited ? layer.data.values.map(p => ({ ...p, y: p.ya ?? null, x: p.xa === undefined ? p.x : p.xa })) : layer.data.values;
+        const chosen = audited ? layer.data.values.map(p => ({ ...p, y: p.ya === undefined ? p.y : p.ya, x: p.xa === undefined ? p.x : p.xa })) : layer.data.values;
         layer.data.values = chosen.filter(p => p.y !== null && p.x !== null && p.y !== undefined);
       }
       drawChart(document.getElementById(`chart-${chart.id}`), spec);

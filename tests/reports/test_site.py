@@ -426,3 +426,17 @@ def test_a_hundred_thousand_measurements(make: Maker, tmp_path: Path) -> None:
     assert time.perf_counter() - begun < 120
     assert summary.page.stat().st_size < 3_000_000
     assert len(pd.read_csv(tmp_path / "site" / "leaderboard.csv")) == 100_000
+
+
+def test_what_every_cell_says_is_said_by_the_column(make: Maker, tmp_path: Path) -> None:
+    make("a", runs=tmp_path / "runs")
+    make("b", seed=2, runs=tmp_path / "runs")
+    table = measured_table(publish(tmp_path / "runs", tmp_path / "site"))
+    for index, column in enumerate(table["columns"][3:], 3):
+        assert column["tip"].startswith("n 1,000; 1 run; seeds 0\n")
+        for row in table["rows"]:
+            assert re.fullmatch(r"rank 1( to 2|)(, not .*)?|rank 2", row["cells"][index]["d"])
+    make("c", seed=3, n=500, runs=tmp_path / "runs")
+    table = measured_table(publish(tmp_path / "runs", tmp_path / "site"))
+    assert table["columns"][3]["tip"].startswith("1 run; seeds 0\n")
+    assert {row["cells"][3]["d"].partition(";")[0] for row in table["rows"]} == {"n 1,000", "n 500"}
