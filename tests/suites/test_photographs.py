@@ -33,7 +33,7 @@ def few(monkeypatch):
     ids=["labelme-mask-cnn", "labelme-mask-vit", "deepforest-box-cnn", "deepforest-box-vit"],
 )
 def test_training_photographs_are_found_again(few, tmp_path, make, protocol, network, settings):
-    """Two to six minutes each. No pretrained plain transformer can be had: that one is random and says so in its name,
+    """Three to nine minutes each. No pretrained plain transformer can be had: that one is random, says so in its name,
     and is trained whole."""
     document = make(tmp_path / "set")
     if network == "cnn":
