@@ -131,7 +131,9 @@ class VOC07Classification:
                 mean, sd, interval = mean_of_runs(np.array(runs), *(around or ()))
                 yield task.measure(
                     "map", mean, n=len(test), engine=engine_of("scikit-learn", "liblinear"), sd=sd, seeds=seeds,
-                    interval=interval, interval_method=method_of("draws", METHOD if around else None),
+                    interval=interval if around else None,
+                    interval_method=method_of("draws", METHOD) if around else None,
+                    interval_note=None if around else "a single sample",
                     settings={"shots": size},
                     headline=size == sizes[-1],
                     details={"runs": runs, **({"classes_with_fewer_positives": short} if short else {})},

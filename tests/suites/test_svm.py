@@ -66,8 +66,13 @@ def test_low_shot_is_mean_and_deviation_over_draws():
         assert m.value == pytest.approx(np.mean(m.details["runs"]))
         assert m.sd == pytest.approx(np.std(m.details["runs"], ddof=1))
         assert len(m.seeds) == 5
+        # Draws and test samples both have a part.
+        assert np.ptp(m.interval) > 2 * 2.776 * m.sd / 5**0.5
     assert found[1].value > found[0].value
     assert [m.headline for m in found] == [False, True]
+    one = TEST[0][:1], np.array([[1, -1, 0]])
+    alone, _ = evaluate("voc07cls", TRAIN, one, protocol="svm-lowshot", shots="4", negatives=2)
+    assert (alone[0].interval, alone[0].interval_note) == (None, "a single sample")
 
 
 def test_draws():
