@@ -1,10 +1,16 @@
 """What every test may rely on: no network, a cache of its own, small features on disk."""
 
+import signal
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what stands before `&` deaf to Ctrl-C, and every process that a test interrupts would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -111,10 +112,12 @@ def test_an_interrupted_extraction_leaves_whole_shards_and_no_worker(number, cac
 @pytest.mark.parametrize("ranks", [False, True])
 def test_processes_that_share_a_store_divide_the_work(count, ranks, cache, monkeypatch, tmp_path):
     log = tmp_path / "log"
-    data = Arrays(203, delay=0.002, log=log)
+    data = Arrays(203, delay=0.005, log=log)
     expected = undisturbed(Arrays(203), monkeypatch, tmp_path, **SMALL)
+    together = multiprocessing.get_context("fork").Barrier(count)
 
     def work(rank):
+        together.wait(60)
         extra = {"rank": rank, "world": count} if ranks else {}
         got = extracted(data, **SMALL, workers=rank % 2, **extra)
         np.testing.assert_allclose(got.features.array("pooled"), reference(Tiny(), data, "pooled"), atol=1e-5)
