@@ -18,9 +18,10 @@ from bench.record import Measurement, Record, now
 from reports import assets, modelpage, printed, textforms
 from reports.board import Board, Model, assemble, frame
 from reports.pairing import READ
+from reports.pairtables import dcd_tables, improvement_table, students
 from reports.pictures import Pictures, pictures
 from reports.plots import charts
-from reports.tables import KD, SSL, Table, dcd_tables, section_table, survey
+from reports.tables import KD, SSL, Table, section_table, survey
 from reports.wording import brief
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ def page(board: Board, outcomes: _Outcomes, pages: Mapping[Model, str], problems
         table, reasons = survey(key, title, columns, board, outcomes)
         surveys.append(table)
         left_out += [f"{title}: {reason}" for reason in reasons]
-    tables += [*surveys, *dcd_tables()]
+    taught = students(board)
+    tables += [*([taught] if taught else []), *surveys, *dcd_tables(board), improvement_table()]
     for table in tables:
         for row in table["rows"]:
             if "model" in row:

@@ -8,12 +8,13 @@ row ``{"kind": "published" | "measured", "family", "year", ..., "cells"}``. A te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from reports import printed
-from reports.board import Board, Cell, Section
+from reports.board import Board, Cell, Model, Section
 from reports.comparable import Column, differences
+from reports.distillation import CIFAR100, pairs
 from reports.ties import Place, places
 from reports.wording import brief, digits
 
@@ -52,7 +53,6 @@ KD = (
     ("glue_avg", "GLUE", "Avg"),
     ("squad11_f1", "SQuAD 1.1", "F1"),
 )
-_NETWORKS = {'{"network":"student"}': "cifar100_student", '{"network":"teacher"}': "cifar100_teacher"}
 UNIFORM = {"linear/dinov2", "linear/dinov2-cached", "linear/logreg"}
 """One recipe for every network, so that a column of them compares networks; other recipes are each paper's own."""
 FAMILIES = {
@@ -75,8 +75,6 @@ def survey_key(column: Column) -> str | None:
         ("finetune", "top1", "imagenet"): "in1k_ft",
         ("linear", "top1", "inat18"): "inat18_lp",
         ("inat18", "top1", "inat18"): "inat18_lp",
-        ("agreement", "top1", "cifar100"): _NETWORKS.get(column.settings),
-        ("agreement", "gain", "cifar100"): "cifar100_delta" if column.settings == '{"over":"baseline"}' else None,
         ("glue", "avg", "glue"): "glue_avg",
         ("squad", "f1", "squad"): "squad11_f1",
     }
@@ -101,29 +99,46 @@ def survey(
     columns += [{"key": k, "title": t, "group": g, "kind": "number", "dir": "higher"} for k, g, t in numbers]
     rows: list[Document] = []
     for row in printed.rows(table):
-        cells: list[Any] = [row[k] for k in TEXT] + [_printed(table, row, k) for k in keys]
+        cells: list[Any] = [row[k] for k in TEXT] + [printed_cell(table, row, k) for k in keys]
         rows.append({"kind": "published", **{k: row[k] for k in TEXT[1:]}, "cells": cells})
     chosen, left_out = _chosen(board, keys)
     standing = {
         key: places(board.columns[column], column.direction == "higher", outcomes) for key, column in chosen.items()
     }
+    taught = _taught(board) if table == "kd" else {}
     for model, card in board.cards.items():
         found = {key: board.columns[column][model] for key, column in chosen.items() if model in board.columns[column]}
+        found.update(taught.get(model, {}))
         if not found:
             continue
         about = [model.name, board.years[model], family_of(card.method), card.architecture, card.method or "", ""]
         about = [brief(text) for text in about]
-        cells = about + [measured(found[k], standing[k][model]) if k in found else None for k in keys]
+        cells = about + [measured(found[k], standing.get(k, {}).get(model)) if k in found else None for k in keys]
         rows.append({"kind": "measured", **dict(zip(TEXT[1:], about[1:], strict=True)), "cells": cells, "model": model})
     note = "Percent. * zero-shot. An empty cell is unreported."
     return {"id": table, "title": title, "note": note, "columns": columns, "rows": rows}, left_out
+
+
+def _taught(board: Board) -> dict[Model, dict[str, Cell]]:
+    """What the classifiers of students and their teachers do on CIFAR-100, by the survey's column."""
+    found: dict[Model, dict[str, Cell]] = {}
+    for pair in pairs(board):
+        # A probe's accuracy is not that of the network that was distilled.
+        if pair.dataset in CIFAR100 and pair.logits == "own":
+            cells = {
+                "cifar100_student": pair.cell("agreement", "top1", network="student"),
+                "cifar100_teacher": pair.cell("agreement", "top1", network="teacher"),
+                "cifar100_delta": pair.cell("agreement", "gain", over="baseline"),
+            }
+            found[pair.student] = {key: cell for key, cell in cells.items() if cell is not None}
+    return found
 
 
 def family_of(method: str | None) -> str:
     return FAMILIES.get((method or "").lower().replace(" ", "").replace("-", ""), "other")
 
 
-def _printed(table: str, row: dict[str, str], key: str, column: str | None = None) -> Document | None:
+def printed_cell(table: str, row: dict[str, str], key: str, column: str | None = None) -> Document | None:
     text = row.get(key, "")
     audit = printed.audit_of(table, row["method"], column or key)
     if not text and audit is None:
@@ -141,8 +156,8 @@ def _chosen(board: Board, keys: list[str]) -> tuple[dict[str, Column], list[str]
     candidates: dict[str, list[Column]] = {}
     for column, cells in board.columns.items():
         key = survey_key(column)
-        # Of a suite that reports many settings the survey's column is the headline; a role is a setting of its own.
-        if key in keys and (column.suite == "agreement" or any(cell.newest.headline for cell in cells.values())):
+        # Of a suite that reports many settings the survey's column is the headline.
+        if key in keys and any(cell.newest.headline for cell in cells.values()):
             candidates.setdefault(str(key), []).append(column)
     chosen, left_out = {}, []
     for key, columns in candidates.items():
@@ -232,66 +247,3 @@ def _say_once(column: Document, cells: list[Document]) -> None:
         cell["d"] = "; ".join(text for text in each if text not in common)
     if common:
         column["tip"] = f"{'; '.join(common)}\n{column['tip']}"
-
-
-def dcd_tables() -> list[Table]:
-    """The four tables of the DCD paper, a method a row."""
-    pair = ("teacher", "student")
-    single, boxes = [("top1", "")], [("ap", "AP"), ("ap50", "AP50"), ("ap75", "AP75")]
-    return [
-        _wide("dcd1", "DCD table 1: CIFAR-100 top-1", pair, single, _family_of_pair),
-        _wide("dcd2", "DCD table 2: transfer of frozen features, top-1", ("source", "target"), single, lambda p: ""),
-        _wide("dcd3", "DCD table 3: ImageNet top-1", pair, single, lambda p: ""),
-        _wide("dcd4", "DCD table 4: COCO detection", pair, boxes, " to ".join),
-    ]
-
-
-def _family_of_pair(pair: tuple[str, ...]) -> str:
-    return "Same architecture" if pair in printed.SAME_ARCHITECTURE else "Different architecture"
-
-
-def _wide(
-    table: str,
-    title: str,
-    by: tuple[str, str],
-    metrics: list[tuple[str, str]],
-    group: Callable[[tuple[str, ...]], str],
-) -> Table:
-    rows = printed.rows(table)
-    pairs = list(dict.fromkeys(tuple(row[k] for k in by) for row in rows))
-    columns: list[Document] = [{"key": "method", "title": "Method", "group": "", "kind": "text"}]
-    for pair in pairs:
-        for metric, called in metrics:
-            columns.append(
-                {"key": f"{'->'.join(pair)} {metric}", "title": called or " to ".join(pair), "group": group(pair),
-                 "kind": "number", "dir": "higher"}
-            )  # fmt: skip
-    found = {(row["method"], *(row[k] for k in by)): row for row in rows}
-    out: list[Document] = []
-    for method in dict.fromkeys(row["method"] for row in rows):
-        cells: list[Any] = [method]
-        for pair in pairs:
-            printed_row = found.get((method, *pair), {"method": method})
-            # The audit names a pair, and means its first metric.
-            cells += [
-                _printed(table, printed_row, metric, "->".join(pair) if index == 0 else f"{'->'.join(pair)} {metric}")
-                for index, (metric, _) in enumerate(metrics)
-            ]
-        out.append(
-            {
-                "kind": "published",
-                "family": "",
-                "backbone": "",
-                "data": "",
-                "year": "",
-                "cells": cells,
-                "reference": method in {"Teacher", "Student"},
-            }
-        )
-    return {
-        "id": table,
-        "title": title,
-        "note": "Percent. An empty cell is unreported.",
-        "columns": columns,
-        "rows": out,
-    }

@@ -10,11 +10,11 @@ import numpy as np
 
 from bench.bootstrap import percentile, resampled_sums
 from bench.errors import BenchError
+from bench.improvement import gap_closed, relative_improvement
 from bench.options import Allowed, count, positive, words
 from bench.stats import wilson
 from bench.suite import Needs, Outcomes, engine_of
 from suites import fidelity, figures
-from suites.improvement import gap_closed, relative_improvement
 from suites.pairing import Logits, described, logits_of, networks_of
 from suites.predictions import Answers, Pair, answers, pair
 from suites.sums import Metric, Sums, calibrated, gain, mean, ratio, total

@@ -12,7 +12,7 @@
   function shown(cell, column, row) {
     if (!cell) return { text: "–", value: null };
     if (cell.a === undefined) {
-      if (row.kind === "published") return { text: cell.v, value: cell.n, title: "as printed; not checked against its source" };
+      if (row.kind === "published") return { text: cell.v, value: cell.n, title: cell.d ?? "as printed; not checked against its source" };
       const parts = [cell.i ? `95 % interval ${cell.i}` : null, cell.d, column.tip];
       return { text: cell.v, value: cell.n, interval: cell.i, tip: parts.filter(Boolean).join("\n"), mark: cell.f ? "‡" : "", flagged: cell.f };
     }

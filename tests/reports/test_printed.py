@@ -11,7 +11,8 @@ import pytest
 
 from reports import printed
 from reports.board import Board
-from reports.tables import KD, SSL, dcd_tables, survey
+from reports.pairtables import dcd_tables
+from reports.tables import KD, SSL, survey
 
 DIGESTS = {
     "audit.csv": "ac67e5d9ba888d3c79e71d27691f1e81e2ae2bdea8f1010403b3dd6143c311a5",

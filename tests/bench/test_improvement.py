@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.errors import BenchError
-from suites.improvement import gap_closed, relative_improvement
+from bench.improvement import gap_closed, relative_improvement
 
 # CIFAR-100 top-1 of DCD's table 1: seven pairs of one architecture, six of two.
 VANILLA = [73.26, 71.98, 69.06, 69.06, 71.14, 72.50, 70.36, 64.60, 64.60, 70.36, 70.50, 71.82, 70.50]
