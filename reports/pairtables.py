@@ -92,7 +92,8 @@ def students(board: Board) -> Table | None:
         return None
     kept = [dict(pair.retained()) for pair in known]
     more = [joined(board, pair) for pair in known]
-    suites = list(dict.fromkeys(name for one in (*kept, *more) for name in one))[:RETAINED_AT_MOST]
+    suites = list(dict.fromkeys([name for own in kept for name in own] + [name for other in more for name in other]))
+    suites = suites[:RETAINED_AT_MOST]
     columns: list[Document] = [
         {"key": key, "title": title, "group": "", "kind": "text"}
         for key, title in (
