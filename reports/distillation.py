@@ -70,9 +70,15 @@ class Pair:
     """(run, measurement) by what was measured."""
 
     def cell(self, suite: str, metric: str, **settings: Any) -> Cell | None:
-        """The newest measurement with these settings among its own, as a cell; None where there is none."""
+        """The newest measurement with these settings among its own, as a cell; None where there is none.
+
+        Of an agreement they are all that its settings say beside whose logits and which teacher: the agreement of the
+        baseline is not that of the student.
+        """
         for run, m in reversed(self.found.values()):
-            if (m.suite, m.metric) == (suite, metric) and all(m.settings.get(k) == v for k, v in settings.items()):
+            if (m.suite, m.metric) != (suite, metric) or any(m.settings.get(k) != v for k, v in settings.items()):
+                continue
+            if suite != "agreement" or set(m.settings) - {"logits", "teacher"} == set(settings):
                 return Cell([m], [run])
         return None
 

@@ -65,6 +65,7 @@ def pair(
         found += [
             of("agreement", "top1", baseline, network="baseline"),
             of("agreement", "gain", student_top1 - baseline, over="baseline"),
+            of("agreement", "agreement", 80.0, between="baseline and teacher"),
         ]
     return make(
         name, measurements=found, teacher=guide, model=card(name, architecture=student, parameters=500_000), **changes
@@ -208,6 +209,7 @@ def test_a_student_stands_beside_its_teacher(make: Maker, tmp_path: Path) -> Non
     assert row["architectures"] == "wrn_40_2 to wrn_16_2 (same)"
     shown = {key: cell["v"] for key, cell in row.items() if isinstance(cell, dict)}
     assert shown["Top-1, % Delta"] == "1.99"
+    assert shown["Fidelity Agreement"] == "84.50", "of the student, not of its baseline"
     assert shown["Retention, % of the teacher classifier"] == f"{100 * 75.25 / 75.61:.2f}"
     assert shown["retention knn top1"] == "98.50"
     assert shown["retention linear top1"] == "75.00", "of both networks' own records"
