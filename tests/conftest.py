@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what stands before `&` deaf to Ctrl-C, and every process that a test interrupts would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
