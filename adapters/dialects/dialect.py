@@ -43,7 +43,7 @@ def translate(dialect: Dialect, tensors: Mapping[str, Tensor], prefixes: list[st
         if prefix is not None and renamed is not None:
             if renamed:
                 inside[prefix][renamed] = tensor
-        elif beside and (moved := _renamed(name, beside)) and moved != name:
+        elif any(pattern.fullmatch(name) for pattern, _ in beside) and (moved := _renamed(name, beside)):
             next(iter(inside.values()))[moved] = tensor
         else:
             outside[name] = tensor
@@ -153,6 +153,19 @@ def split_pooling(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             width = len(joined) // 3
             split[f"attn_pool.q.{kind}"], split[f"attn_pool.kv.{kind}"] = joined[:width], joined[width:]
     return split
+
+
+def unfolded_merging(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Swin's patch merging by ``nn.Unfold``: four neighbours beside each other for every channel, rows before columns.
+
+    Everybody else has the channels beside each other for every neighbour, columns before rows.
+    """
+    ordered = dict(tensors)
+    for name, tensor in tensors.items():
+        if re.fullmatch(r"layers\.\d+\.downsample\.(?:norm\.(?:weight|bias)|reduction\.weight)", name):
+            rows = tensor.reshape(-1, tensor.shape[-1] // 4, 4)[:, :, [0, 2, 1, 3]]
+            ordered[name] = rows.transpose(1, 2).reshape(tensor.shape)
+    return ordered
 
 
 def ungated(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from adapters.dialects.dialect import (
     refuse_merged,
     share_position_biases,
     split_attention_bias,
+    unfolded_merging,
 )
 
 _RESBLOCK = (
@@ -153,6 +154,22 @@ OFFICIAL: tuple[Dialect, ...] = (
             *in_blocks(r"layers\.(\d+)\.", _MM_BLOCK),
         ),
         beside=((r"head\.layers\.head\.(.*)", r"head.\1"),),
+    ),
+    Dialect(
+        "mmpretrain Swin",
+        re.compile(r"(.*?)stages\.0\.blocks\.0\.attn\.w_msa\.qkv\.weight"),
+        (
+            (r"mask_token", ""),
+            (r"patch_embed\.projection\.(.*)", r"patch_embed.proj.\1"),
+            *((rf"stages\.{i}\.downsample\.(.*)", rf"layers.{i + 1}.downsample.\1") for i in range(3)),
+            (r"stages\.(\d+)\.blocks\.(\d+)\.attn\.w_msa\.(.*)", r"layers.\1.blocks.\2.attn.\3"),
+            (r"stages\.(\d+)\.blocks\.(\d+)\.ffn\.layers\.0\.0\.(.*)", r"layers.\1.blocks.\2.mlp.fc1.\3"),
+            (r"stages\.(\d+)\.blocks\.(\d+)\.ffn\.layers\.1\.(.*)", r"layers.\1.blocks.\2.mlp.fc2.\3"),
+            (r"stages\.(\d+)\.blocks\.(\d+)\.(.*)", r"layers.\1.blocks.\2.\3"),
+            (r"norm3\.(.*)", r"norm.\1"),
+        ),
+        (unfolded_merging,),
+        beside=((r"head\.fc\.(.*)", r"head.fc.\1"),),
     ),
     Dialect(
         "mmpretrain ResNet",

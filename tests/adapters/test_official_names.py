@@ -110,6 +110,65 @@ def test_swin_of_hugging_face(tmp_path: Path) -> None:
     assert close(backbone.features(images(64))["pooled"], network(images(64)))
 
 
+@pytest.mark.parametrize("version", [1])
+def test_swin_against_transformers(tmp_path: Path, version: int) -> None:
+    transformers = pytest.importorskip("transformers")
+    small = {"image_size": 128, "embed_dim": 16, "depths": [1, 2, 1, 1], "num_heads": [1, 2, 4, 8], "window_size": 4}
+    name = "Swin" if version == 1 else "Swinv2"
+    model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**small)).eval()
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    arguments = {"img_size": 128, "window_size": 4, "embed_dim": 16, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 4, 8)}
+    arch = "swin_tiny_patch4_window7_224" if version == 1 else "swinv2_tiny_window8_256"
+    backbone = _load(model.state_dict(), tmp_path, arch, **arguments)
+    with torch.no_grad():
+        expected = model(images(128)).pooler_output
+        assert close(backbone.features(images(128))["pooled"], expected)
+
+
+def test_swin_of_mmpretrain(tmp_path: Path) -> None:
+    """Patch merging by unfolding: the reference merges patches with `torch.nn.Unfold`, as mmcv does."""
+    arguments: dict[str, Any] = {"img_size": 64, "window_size": 2, "embed_dim": 16, "depths": (1, 1, 1, 1)}
+    arguments["num_heads"] = (1, 2, 4, 8)
+    network: Any = filled(timm.create_model("swin_tiny_patch4_window7_224", num_classes=5, **arguments))
+    network.requires_grad_(False).eval()
+    ours, theirs = r"layers\.(\d+)\.blocks\.(\d+)\.", r"backbone.stages.\1.blocks.\2."
+    tensors = _renamed(
+        {name: tensor for name, tensor in network.state_dict().items() if "downsample" not in name},
+        (r"patch_embed\.proj\.(.*)", r"backbone.patch_embed.projection.\1"),
+        (r"patch_embed\.norm\.(.*)", r"backbone.patch_embed.norm.\1"),
+        (ours + r"attn\.(.*)", theirs + r"attn.w_msa.\3"),
+        (ours + r"mlp\.fc1\.(.*)", theirs + r"ffn.layers.0.0.\3"),
+        (ours + r"mlp\.fc2\.(.*)", theirs + r"ffn.layers.1.\3"),
+        (ours + r"(norm.*)", theirs + r"\3"),
+        (r"norm\.(.*)", r"backbone.norm3.\1"),
+    )
+    torch.manual_seed(1)
+    for stage in range(3):
+        merging = network.layers[stage + 1].downsample
+        width = merging.norm.weight.shape[0] // 4
+        norm, reduction = torch.randn(4 * width), torch.randn(2 * width, 4 * width) / width
+        tensors[f"backbone.stages.{stage}.downsample.norm.weight"] = norm
+        tensors[f"backbone.stages.{stage}.downsample.norm.bias"] = torch.zeros(4 * width)
+        tensors[f"backbone.stages.{stage}.downsample.reduction.weight"] = reduction
+
+        def merge(x: torch.Tensor, norm: torch.Tensor = norm, reduction: torch.Tensor = reduction) -> torch.Tensor:
+            rows, columns = x.shape[1] // 2, x.shape[2] // 2
+            unfolded = torch.nn.Unfold(2, stride=2)(x.permute(0, 3, 1, 2)).transpose(1, 2)
+            normal = torch.nn.functional.layer_norm(unfolded, unfolded.shape[-1:], norm)
+            return (normal @ reduction.T).reshape(len(x), rows, columns, -1)
+
+        merging.forward = merge
+    content = {"meta": {"mmpretrain_version": "1.2.0"}, "state_dict": tensors}
+    arch = "swin_tiny_patch4_window7_224"
+    backbone = _load(content, tmp_path, arch, **arguments)
+    with torch.no_grad():
+        out = backbone.features(images(64))
+        assert close(out["pooled"], network.forward_head(network.forward_features(images(64)), pre_logits=True))
+        assert close(out["logits"], network(images(64)))
+
+
 def test_resnet_of_hugging_face(tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"layers": (1, 1, 1, 1), "channels": (8, 8, 8, 8)}
     network = _timm("resnet50", **arguments)
