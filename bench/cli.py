@@ -315,16 +315,22 @@ def clean(
 
 @app.command(rich_help_panel="Report")
 def compare(
-    first: Annotated[Path, typer.Argument(help="The record to compare with.", metavar="RECORD")],
-    second: Annotated[Path, typer.Argument(help="The record compared.", metavar="RECORD")],
+    first: Annotated[Path, typer.Argument(help="The record to compare with, or a folder of them.", metavar="RECORD")],
+    second: Annotated[Path, typer.Argument(help="The record compared, or a folder of them.", metavar="RECORD")],
     json: Json = False,
 ) -> None:
-    """Two records on the same samples: the paired difference of every number, with its interval."""
+    """Two records on the same samples: the paired difference of every number, with its interval.
+
+    Two folders are two arms of trainings, a record each: what their method gains, over training seeds and images.
+    """
     from bench.registry import resolve
 
+    if first.is_dir() != second.is_dir():
+        raise BenchError("bench compare takes two records, or two folders of records: one of each cannot be compared")
+    kind = "arms" if first.is_dir() else "compare"
     with console.result() as out:
-        comparison = resolve("reports", "compare")(first, second)
-    console.emit(comparison.to_json() if json else resolve("reports", "compare-text")(comparison), out)
+        comparison = resolve("reports", kind)(first, second)
+    console.emit(comparison.to_json() if json else resolve("reports", f"{kind}-text")(comparison), out)
 
 
 @app.command(rich_help_panel="Report")

@@ -6,6 +6,8 @@ TABLE = {
     "terminal": Entry("reports.terminal:show", "one record as a table on the terminal"),
     "compare": Entry("reports.compare:run", "two records, paired on the same samples"),
     "compare-text": Entry("reports.comparetext:render", "a comparison for the terminal"),
+    "arms": Entry("reports.arms:run", "two arms of trainings: what their method gains, over seeds and images"),
+    "arms-text": Entry("reports.arms:render", "the arms for the terminal"),
     "gate": Entry("reports.gate:run", "is the candidate worse than the baseline"),
     "gate-text": Entry("reports.gateforms:render", "the gate's report for the terminal"),
     "gate-markdown": Entry("reports.gateforms:markdown", "the gate's report for a job's summary page"),

@@ -45,7 +45,19 @@ def render(comparison: Comparison) -> str:
     for which, names in (("first", comparison.only_first), ("second", comparison.only_second)):
         if names:
             console.print(Text(clean(f"only in the {which}: {', '.join(names)}")))
+    if (said := _of_these(comparison)) is not None:
+        console.print(Text(f"\n{clean(said)}"))
     return stream.getvalue().rstrip() + "\n"
+
+
+def _of_these(comparison: Comparison) -> str | None:
+    """What the headlines say of the two networks, and that it is of these alone."""
+    judged = [p for p in comparison.pairs if p.headline and p.verdict]
+    if not judged:
+        return None
+    apart = [f"{p.suite} {p.metric}" for p in judged if p.verdict in ("better", "worse")]
+    found = f"these two networks differ in {', '.join(apart)}" if apart else "these two networks cannot be told apart"
+    return f"{found}; what a method gains shows over training seeds: bench compare DIR DIR"
 
 
 def _flipped(pair: Pair) -> str:
