@@ -45,8 +45,8 @@ def render(comparison: Comparison) -> str:
     for which, names in (("first", comparison.only_first), ("second", comparison.only_second)):
         if names:
             console.print(Text(clean(f"only in the {which}: {', '.join(names)}")))
-    if (said := _of_these(comparison)) is not None:
-        console.print(Text(f"\n{clean(said)}"))
+    if (claim := _of_these(comparison)) is not None:
+        console.print(Text(f"\n{clean(claim)}"))
     return stream.getvalue().rstrip() + "\n"
 
 
