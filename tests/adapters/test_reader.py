@@ -175,6 +175,26 @@ def test_a_shard_outside_the_folder(tmp_path, weights, name):
         read(tmp_path / "inner")
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_shards_that_are_links(tmp_path, weights, suffix):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "inner").mkdir()
+    table = sharded(tmp_path / "inner", weights, suffix)
+    shard = tmp_path / "inner" / table["fc.bias"]
+    shard.rename(tmp_path / "inner" / "kept")
+    shard.symlink_to("kept")
+    assert read(tmp_path / "inner").content.keys() == weights.keys()
+    shard.unlink()
+    (tmp_path / "inner" / "kept").rename(tmp_path / "elsewhere" / "kept")
+    shard.symlink_to(tmp_path / "elsewhere" / "kept")
+    with pytest.raises(BenchError, match="leads out of its folder"):
+        read(tmp_path / "inner")
+    shard.unlink()
+    shard.symlink_to(shard)
+    with pytest.raises(BenchError, match="lacks its part"):
+        read(tmp_path / "inner")
+
+
 def test_links_only_within_one_repository_of_the_hub(tmp_path, weights):
     snapshot = tmp_path / "models--x" / "snapshots" / "0123"
     snapshot.mkdir(parents=True)
