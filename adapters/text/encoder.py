@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from adapters.text.classifier import Classifier
 from adapters.text.pooling import Pooling, mean
 from adapters.text.tokens import Tokens, Window, cut
 from bench.backbone import Backbone, freeze, weight_digest
@@ -19,21 +20,29 @@ class TextBackbone(Backbone):
 
     ``features`` takes what `preprocess` makes, [B, 3, L] (`adapters.text.tokens.Tokens`), and gives ``pooled`` by the
     folder's pooling, ``cls`` the first token of the last layer, ``avg`` the mean of its tokens, and ``pooler`` (the
-    first token through the dense layer and tanh that BERT was trained with) where the checkpoint brings one.
+    first token through the dense layer and tanh that BERT was trained with) and ``logits`` where the checkpoint brings
+    them.
     """
 
     modality = "text"
 
-    def __init__(self, network: nn.Module, tokens: Tokens, pooling: Pooling, card: Card) -> None:
+    def __init__(
+        self, network: nn.Module, tokens: Tokens, pooling: Pooling, card: Card, classifier: Classifier | None = None
+    ) -> None:
         super().__init__()
         self.network = network
+        self.classifier = classifier
         self.tokens = tokens
         self.pooling = pooling
         width = int(cast(Any, network).config.hidden_size)
         dims = {"pooled": width * len(pooling.modes), "cls": width, "avg": width}
         if self.pooler is not None:
             dims["pooler"] = width
+        if classifier is not None:
+            dims["logits"] = cast(nn.Linear, list(classifier.modules())[-1]).out_features
         named = {name: value for name, value in network.state_dict().items() if value.numel()}
+        if classifier is not None:
+            named |= {f"classifier.{name}": value for name, value in classifier.state_dict().items()}
         self.card = card.model_copy(
             update={
                 "dims": dims,
@@ -81,6 +90,8 @@ class TextBackbone(Backbone):
         found = {"pooled": self.pooling(hidden, mask), "cls": hidden[:, 0], "avg": mean(hidden, mask)}
         if self.pooler is not None:
             found["pooler"] = output.pooler_output
+        if self.classifier is not None:
+            found["logits"] = self.classifier(output.pooler_output if self.classifier.pooled else hidden[:, 0])
         return found
 
     def blocks(self, images: Tensor, n: int = 4, norm: bool = True) -> list[tuple[Tensor, Tensor | None]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from adapters import reader
 from adapters.jsonfile import read_json
 from adapters.options import refuse
+from adapters.text.classifier import classes_of, classifier_of
 from adapters.text.encoder import TextBackbone, positions
 from adapters.text.pooling import pooling_of
 from adapters.text.tokens import Tokens
@@ -60,6 +61,7 @@ def load(
     config = _configuration(folder, kind, stated)
     tensors, found = _chosen(container.content, config, folder, weights_key)
     network, unused = _filled(folder, kind, config, tensors)
+    classifier = classifier_of(kind, stated, tensors, int(config.hidden_size))
     pooling = pooling_of(folder)
     tokens = Tokens(folder, _longest(folder, config))
     vocabulary = max(tokens.backend.get_vocab().values(), default=0) + 1
@@ -90,10 +92,11 @@ def load(
             heads=sorted({_grouped(name) for name in unused if _HEADS.fullmatch(name)}),
             unused=[name for name in unused if not _HEADS.fullmatch(name)],
         ),
+        classes=classes_of(stated) if classifier is not None else None,
         hazards=container.hazards,
         notes=notes,
     )
-    return TextBackbone(network, tokens, pooling, card)
+    return TextBackbone(network, tokens, pooling, card, classifier)
 
 
 def _config(folder: Path) -> dict[str, Any]:

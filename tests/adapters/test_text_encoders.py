@@ -65,6 +65,32 @@ def test_equals_transformers(kind, tmp_path):
     assert "at most 32" in card.transform.describe()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fine_tuned_checkpoints_own_classifier(kind, tmp_path):
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = encoder(tmp_path / kind, kind)
+    config = AutoConfig.from_pretrained(str(folder), num_labels=3, finetuning_task="mnli")
+    torch.manual_seed(1)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(str(folder))
+    _change(folder, finetuning_task="mnli")
+    backbone = paths.load(str(folder))
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    with torch.no_grad():
+        found = backbone.features(batch(backbone, SAMPLES[:1]))["logits"]
+        inputs = tokenizer(SAMPLES[0].first, return_tensors="pt")
+        if getattr(config, "type_vocab_size", 0) < 2:
+            inputs.pop("token_type_ids", None)
+        torch.testing.assert_close(found, model(**inputs).logits, rtol=1e-5, atol=1e-5)
+    assert (backbone.card.dims["logits"], backbone.card.classes) == (3, "glue-mnli")
+    assert "classifier.*" in backbone.card.coverage.heads
+    assert backbone.card.coverage.unused == []
+
+
 def test_a_text_alone_and_beside_longer_ones(tmp_path):
     backbone = paths.load(str(encoder(tmp_path / "e")))
     with torch.no_grad():
