@@ -32,7 +32,7 @@ class Transform(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["image", "text"] = "image"
-    """Of a ``text`` network ``custom`` says how texts become tokens, and nothing else applies."""
+    """Of a ``text`` network ``custom`` says how texts become tokens, ``crop`` how many, and nothing else applies."""
     resize: Pixels | tuple[Pixels, Pixels] | None = 256
     crop: Pixels | tuple[Pixels, Pixels] | None = 224
     interpolation: Interpolation = "bicubic"

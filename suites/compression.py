@@ -207,12 +207,10 @@ class _Side(NamedTuple):
 
     @classmethod
     def of(cls, backbone: Backbone, card: Card, device: torch.device, seed: int) -> _Side:
-        import torch
-
         if not getattr(backbone, "live", False):
             backbone.to(device)
         shape = cost.image_shape(card, 0)
-        image = torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed)).to(device)
+        image = cost.made_up(card, shape, seed).to(device)
         return cls(backbone, card, shape, image)
 
     @property

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from bench.suite import Task
 
 CONFIDENCE = 0.95
+TOKENS = 128
+"""Of the text that the cost of a text encoder is measured on."""
 
 
 class Cost:
@@ -59,14 +61,14 @@ class Cost:
         parts = _parameters(backbone)
         device = parts[0].device if parts else torch.device(getattr(backbone, "device", device))
         shape = image_shape(task.card, task.settings["size"])
-        one = torch.randn(1, *shape, generator=torch.Generator().manual_seed(task.seed)).to(device)
+        one = made_up(task.card, shape, task.seed).to(device)
         many = one.repeat(task.settings["batch"], *[1] * len(shape))
         where = {
             "device": device_name(device),
             **({"threads": torch.get_num_threads()} if device.type == "cpu" else {}),
         }
         task = on_random_images(task, shape)
-        image = {"image": "x".join(map(str, shape[1:]))}
+        image = {"tokens" if task.card.family == "text" else "image": "x".join(map(str, shape[1:]))}
         with forward_mode(device, task.protocol.precision), task.progress.stage("cost", 4, "parts") as stage:
             yield self._counted(task, "parameters", parameter_count(backbone, task.card), image)
             if parts:  # torch counts the operations of its own modules alone
@@ -143,8 +145,25 @@ def flops(backbone: Backbone, images: torch.Tensor) -> float:
     return float(counter.get_total_flops())
 
 
+def made_up(card: Card, shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    """One input, float32 [1, *shape]: noise for a network of images; for a text encoder tokens without padding."""
+    import torch
+
+    if card.family != "text":
+        return torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
+    rows = torch.ones(1, *shape)
+    rows[:, 2] = 0
+    return rows
+
+
 def image_shape(card: Card, size: int) -> tuple[int, ...]:
-    """Channels, height and width (frames before them for video) of what the network's transform gives."""
+    """Channels, height and width (frames before them for video) of what the network's transform gives.
+
+    Of a text encoder three rows of ``size`` tokens (0: 128, as GLUE is read, or all that it takes).
+    """
+    if card.family == "text":
+        most = card.transform.crop if card.transform is not None else None
+        return (3, size or min(TOKENS, most if isinstance(most, int) else TOKENS))
     crop = size or (card.transform.crop or card.transform.resize if card.transform is not None else None)
     if crop is None:
         raise BenchError(f"'{card.name}' has no transform that says its input size: give one with --set cost.size=224")

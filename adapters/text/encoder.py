@@ -110,6 +110,10 @@ class TextBackbone(Backbone):
 
     def _run(self, numbers: Tensor, mask: Tensor, parts: Tensor, **more: Any) -> Any:
         config: Any = cast(Any, self.network).config
+        if numbers.shape[1] > positions(config):
+            raise BenchError(
+                f"'{self.card.name}' has positions for {positions(config)} tokens, not for {numbers.shape[1]}"
+            )
         if getattr(config, "type_vocab_size", 0) > 1:
             more["token_type_ids"] = parts
         return self.network(input_ids=numbers, attention_mask=mask, **more)
@@ -134,5 +138,6 @@ def positions(config: Any) -> int:
 
 def _transform(tokens: Tokens) -> Transform:
     return Transform(
-        kind="text", resize=None, crop=None, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), custom=tokens.describe()
-    )
+        kind="text", resize=None, crop=tokens.longest, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0),
+        custom=tokens.describe(),
+    )  # fmt: skip

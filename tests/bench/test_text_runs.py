@@ -64,6 +64,23 @@ def test_a_network_against_itself(texts, tmp_path):
     assert values["cka"] == pytest.approx(1)
 
 
+def test_cost_and_compression_of_text_encoders(texts, tmp_path):
+    student = str(encoder(tmp_path / "s", num_hidden_layers=1))
+    teacher = str(encoder(tmp_path / "t", num_hidden_layers=4))
+    record = bench.run(model=student, suites=["cost"], settings={"cost.size": 16, "cost.repeats": 6, "cost.batch": 2})
+    found = {m.metric: m for m in record.measurements}
+    assert found["parameters"].value == record.model.parameters
+    assert found["gflops"].value > 0
+    assert found["parameters"].settings["tokens"] == "16"
+    with pytest.raises(BenchError, match="positions for 40"):
+        bench.run(model=student, suites=["cost"], settings={"cost.size": 64})
+    record = bench.run(model=student, teacher=teacher, suites=["compression"], data=texts, workers=0)
+    found = {m.metric: m for m in record.measurements}
+    assert found["parameters_ratio"].value != 1
+    assert found["flops_ratio"].value != 1
+    assert found["retention"].value > 0
+
+
 def test_stored_features_do_not_depend_on_the_batch(texts, tmp_path, monkeypatch):
     model = str(encoder(tmp_path / "e"))
     values = []
