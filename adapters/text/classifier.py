@@ -41,7 +41,7 @@ def classifier_of(kind: str, stated: Mapping[str, Any], tensors: Mapping[str, Te
         return None
     if kind in _POOLED:
         last = _linear(tensors, "classifier", width)
-        pooler = "pooler.dense.weight" in tensors or not stated.get("classifier_activation", True)
+        pooler = any(name.startswith("pooler.") for name in tensors) or not stated.get("classifier_activation", True)
         return Classifier(last, pooled=True) if last is not None and pooler else None
     if kind not in _DENSE:
         return None
