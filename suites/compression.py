@@ -186,7 +186,7 @@ def _savings(task: Task, student: Backbone, teacher: Backbone, *, headline: bool
         stage.advance(2)
         for metric, batch in (("latency_speedup", 1), ("throughput_speedup", task.settings["batch"])):
             seconds = alternately(
-                [(side.backbone, side.one.repeat(batch, 1, 1, 1)) for side in sides],
+                [(side.backbone, side.one.repeat(batch, *[1] * len(side.shape))) for side in sides],
                 task.settings["warmup"], task.settings["repeats"],
             )  # fmt: skip
             value, interval = speedup(seconds, task.settings["replicates"], task.seed)
