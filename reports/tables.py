@@ -8,7 +8,7 @@ row ``{"kind": "published" | "measured", "family", "year", ..., "cells"}``. A te
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from reports import printed
@@ -53,6 +53,8 @@ KD = (
     ("glue_avg", "GLUE", "Avg"),
     ("squad11_f1", "SQuAD 1.1", "F1"),
 )
+ZERO_SHOT = "zeroshot"
+"""The suite whose numbers bear the survey's ``*``: nothing was learned from the data set."""
 UNIFORM = {"linear/dinov2", "linear/dinov2-cached", "linear/logreg"}
 """One recipe for every network, so that a column of them compares networks; other recipes are each paper's own."""
 FAMILIES = {
@@ -88,6 +90,15 @@ def survey_key(column: Column) -> str | None:
     return wanted.get((column.suite, column.metric, data)) or by_data.get((data, column.metric))
 
 
+def zero_shot_key(column: Column) -> str | None:
+    """The survey's column in which a measured zero-shot number stands, as the printed ones do, with a ``*``."""
+    if (column.suite, column.metric) != (ZERO_SHOT, "top1"):
+        return None
+    return {"imagenet": "in1k_lp", "imagenet-1k": "in1k_lp", "in1k": "in1k_lp", "inat18": "inat18_lp"}.get(
+        column.dataset
+    )
+
+
 def survey(
     table: str, title: str, numbers: Iterable[tuple[str, str, str]], board: Board, outcomes: Outcomes | None
 ) -> tuple[Table, list[str]]:
@@ -106,9 +117,14 @@ def survey(
         key: places(board.columns[column], column.direction == "higher", outcomes) for key, column in chosen.items()
     }
     taught = _taught(board) if table == "kd" else {}
+    untaught, not_shown = _chosen(board, keys, zero_shot_key)
+    left_out += not_shown
     for model, card in board.cards.items():
         found = {key: board.columns[column][model] for key, column in chosen.items() if model in board.columns[column]}
         found.update(taught.get(model, {}))
+        for key, column in untaught.items():
+            if key not in found and model in board.columns[column]:
+                found[key] = board.columns[column][model]
         if not found:
             continue
         about = [model.name, board.years[model], family_of(card.method), card.architecture, card.method or "", ""]
@@ -151,11 +167,13 @@ def printed_cell(table: str, row: dict[str, str], key: str, column: str | None =
     return cell
 
 
-def _chosen(board: Board, keys: list[str]) -> tuple[dict[str, Column], list[str]]:
+def _chosen(
+    board: Board, keys: list[str], key_of: Callable[[Column], str | None] = survey_key
+) -> tuple[dict[str, Column], list[str]]:
     """One measured column per survey column: the one with most models, the newest protocol among equals."""
     candidates: dict[str, list[Column]] = {}
     for column, cells in board.columns.items():
-        key = survey_key(column)
+        key = key_of(column)
         # Of a suite that reports many settings the survey's column is the headline.
         if key in keys and any(cell.newest.headline for cell in cells.values()):
             candidates.setdefault(str(key), []).append(column)
@@ -186,7 +204,11 @@ def measured(cell: Cell, place: Place | None) -> Document:
         rank = str(place.first) if place.first == place.last else f"{place.first} to {place.last}"
         said.append(f"rank {rank}" + (", not distinguishable from the best" if place.tied else ""))
     said += cell.flags
-    document: Document = {"v": f"{cell.value:.{at}f}", "n": round(cell.value, 6), "d": brief("; ".join(said), 1_000)}
+    zero = m.suite == ZERO_SHOT
+    shown = f"{cell.value:.{at}f}{'*' if zero else ''}"
+    document: Document = {"v": shown, "n": round(cell.value, 6), "d": brief("; ".join(said), 1_000)}
+    if zero:
+        document["z"] = 1
     if cell.interval is not None:
         document["i"] = f"{cell.interval[0]:.{at}f} to {cell.interval[1]:.{at}f}"
     if place is not None and place.bold:
@@ -231,6 +253,8 @@ def section_table(board: Board, section: Section, number: int, outcomes: Outcome
         _say_once(column, [row["cells"][index] for row in rows if isinstance(row["cells"][index], dict)])
     title = brief(f"{section.dataset} {section.split}")
     note = f"{section.samples:,} samples, fingerprint {section.fingerprint[:19]}. Intervals are 95 %."
+    if any(h.column.suite == ZERO_SHOT for h in heads):
+        note += " * zero-shot."
     if len(heads) < len(section.heads):
         note += f" {len(section.heads) - len(heads):,} more columns are in leaderboard.csv and on the models' pages."
     return {"id": f"measured-{number}", "title": title, "note": note, "columns": columns, "rows": rows}

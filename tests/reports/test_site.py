@@ -421,3 +421,24 @@ def test_what_every_cell_says_is_said_by_the_column(make: Maker, tmp_path: Path)
     table = measured_table(publish(tmp_path / "runs", tmp_path / "site"))
     assert table["columns"][3]["tip"].startswith("1 run; seeds 0\n")
     assert {row["cells"][3]["d"].partition(";")[0] for row in table["rows"]} == {"n 1,000", "n 500"}
+
+
+def test_zero_shot_numbers_bear_their_mark(make: Maker, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    m = make().measurements[0].model_copy(update={"outcomes": None, "headline": True, "metric": "top1"})
+    zero = m.model_copy(update={"suite": "zeroshot", "protocol": "zeroshot/openai@1", "dataset": "imagenet"})
+    probe = m.model_copy(update={"suite": "linear", "protocol": "linear/mae@1", "dataset": "imagenet", "value": 61.0})
+    make("clip", measurements=[zero.model_copy(update={"value": 63.25})], runs=runs)
+    make("both", measurements=[zero.model_copy(update={"value": 60.0}), probe], seed=2, runs=runs)
+    summary = publish(runs, tmp_path / "site")
+    survey = next(t for t in board_of(summary)["tables"] if t["id"] == "ssl")
+    at = [c["key"] for c in survey["columns"]].index("in1k_lp")
+    cells = {row["cells"][0]: row["cells"][at] for row in survey["rows"] if row["kind"] == "measured"}
+    assert (cells["clip"]["v"], cells["clip"]["z"]) == ("63.25*", 1)
+    assert "b" not in cells["clip"]
+    assert "rank" not in cells["clip"]["d"]
+    # A probe's number of its own is what the column is of.
+    assert cells["both"]["v"] == "61.00"
+    table = measured_table(summary)
+    assert "* zero-shot" in table["note"]
+    assert {cell["v"] for row in table["rows"] for cell in row["cells"][3:] if cell} == {"63.25*", "60.00*", "61.00"}
