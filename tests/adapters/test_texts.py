@@ -25,8 +25,12 @@ def _random(model: Any) -> Any:
     return model.eval()
 
 
+def library() -> Any:
+    return pytest.importorskip("open_clip", reason="the extra openclip is not installed")
+
+
 def _clip(quick: bool) -> Any:
-    open_clip = pytest.importorskip("open_clip", reason="the extra openclip is not installed")
+    open_clip = library()
     vision = {"image_size": 224, "layers": 10, "width": 256, "head_width": 64, "patch_size": 16}
     text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}
     return _random(open_clip.CLIP(32, vision, text, quick_gelu=quick))
@@ -34,7 +38,7 @@ def _clip(quick: bool) -> Any:
 
 @pytest.mark.parametrize("wrapper", ["", "module."])
 def test_a_checkpoint_of_open_clip_brings_its_texts(tmp_path: Path, wrapper: str) -> None:
-    import open_clip
+    open_clip = library()
 
     model = _clip(quick=False)
     torch.save({"state_dict": {wrapper + k: v for k, v in model.state_dict().items()}}, tmp_path / "w.pt")
@@ -52,7 +56,7 @@ def test_a_checkpoint_of_open_clip_brings_its_texts(tmp_path: Path, wrapper: str
 
 
 def test_openais_activation(tmp_path: Path) -> None:
-    import open_clip
+    open_clip = library()
 
     model = _clip(quick=True)
     torch.save(model.state_dict(), tmp_path / "w.pt")
