@@ -20,6 +20,17 @@ def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(autouse=True)
+def _own_signals():
+    """A command that ran inside a test has the process deaf to signals when it ends, as befits a process that ends."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before, hook = [signal.getsignal(number) for number in numbers], sys.unraisablehook
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+    sys.unraisablehook = hook
+
+
 @pytest.fixture
 def features_dir(tmp_path_factory) -> Path:
     """Three separable clusters, 60 + 30 samples of 8 numbers, in the form of `features:`."""

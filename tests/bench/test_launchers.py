@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -89,12 +90,14 @@ def test_a_process_that_is_killed_costs_nothing(tmp_path: Path, local: dict[str,
     killed = False
     deadline = time.monotonic() + 120
     while not killed and time.monotonic() < deadline and process.poll() is None:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            command = child.cmdline()
-            if "bench.launchers.sharing" in command and "torch.distributed.run" not in command:
-                child.kill()
-                killed = True
-                break
+        # Processes come and go while they are looked at.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                command = child.cmdline()
+                if "bench.launchers.sharing" in command and "torch.distributed.run" not in command:
+                    child.kill()
+                    killed = True
+                    break
         time.sleep(0.02)
     error = process.communicate(timeout=240)[1]
     assert killed
