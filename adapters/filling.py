@@ -17,11 +17,7 @@ def filled(architecture: Architecture, outline: Outline, tensors: dict[str, Tens
 
     Raises `BenchError` for values that no network has, and where a parameter would stay without a value.
     """
-    with without_parameters():
-        network = architecture.build()
-    if any(buffer.is_meta for buffer in network.buffers()):  # computed from parameters
-        with without_random_init():
-            network = architecture.build()
+    network = _unfilled(architecture)
     places = network.state_dict(keep_vars=True)
     values.check_kinds(tensors, places, file)
     given = set(tensors)
@@ -54,6 +50,19 @@ def filled(architecture: Architecture, outline: Outline, tensors: dict[str, Tens
             f"{file}: {', '.join(unfilled[:4])} would keep random values: this architecture cannot be used"
         )
     return network
+
+
+def _unfilled(architecture: Architecture) -> nn.Module:
+    """The network without memory for its parameters; with it, where building or a buffer needs their values."""
+    try:
+        with without_parameters():
+            network = architecture.build()
+        if not any(buffer.is_meta for buffer in network.buffers()):
+            return network
+    except (NotImplementedError, BenchError):  # what reading a tensor without memory, or mixing it with others, ends in
+        pass
+    with without_random_init():
+        return architecture.build()
 
 
 def _put(network: nn.Module, name: str, tensor: Tensor) -> None:
