@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from bench.errors import BenchError
-from bench.options import Allowed, count, words
-from bench.suite import Needs
+from bench.options import Allowed
 from suites import looking
 
 if TYPE_CHECKING:
     from bench.card import Card
     from bench.protocol import Protocol
     from bench.record import Measurement
-    from bench.suite import Task
+    from bench.suite import Needs, Task
 
 
 class Attention:
@@ -24,17 +22,13 @@ class Attention:
 
     name = "attention"
     default = "attention/last-block@1"
-    options: ClassVar[dict[str, Allowed]] = {
-        "split": words("train", "test"),
-        "samples": count(2),
-        "replicates": count(100, 10_000_000),
-    }
+    options: ClassVar[dict[str, Allowed]] = looking.OPTIONS
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         from suites.attention_maps import check
 
         check(card, "the student")
-        return Needs(features=(), splits=(protocol.settings["split"],), teacher=True, backbone=True)
+        return looking.needs_of(protocol)
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
         import torch
@@ -51,10 +45,8 @@ class Attention:
                 rows += kept
                 found["student"].append(class_attention(student, mine).cpu().numpy())
                 found["teacher"].append(class_attention(teacher, theirs).cpu().numpy())
-        if len(rows) < 2:
-            raise BenchError("attention: fewer than two images could be decoded")
         maps = looking.Maps(
-            np.array(rows), np.concatenate(found["teacher"]), np.concatenate(found["student"])
+            looking.enough(task, rows), np.concatenate(found["teacher"]), np.concatenate(found["student"])
         )  # fmt: skip
         yield from looking.measured(
             task, "attention", maps, ("cosine", "spearman", "kl", "js"), headline=True,

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from bench.errors import BenchError
-from bench.options import Allowed, count, words
-from bench.suite import Needs
+from bench.options import Allowed
 from suites import looking
 from suites.pairing import knows
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from bench.card import Card
     from bench.protocol import Protocol
     from bench.record import Measurement
-    from bench.suite import Task
+    from bench.suite import Needs, Task
 
 NAMES = ("cosine", "spearman")
 
@@ -28,17 +27,13 @@ class GradCAMAgreement:
 
     name = "gradcam"
     default = "gradcam/last-map@1"
-    options: ClassVar[dict[str, Allowed]] = {
-        "split": words("train", "test"),
-        "samples": count(2),
-        "replicates": count(100, 10_000_000),
-    }
+    options: ClassVar[dict[str, Allowed]] = looking.OPTIONS
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         from suites.class_activation import check
 
         check(card, "the student")
-        return Needs(features=(), splits=(protocol.settings["split"],), teacher=True, backbone=True)
+        return looking.needs_of(protocol)
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
         import torch
@@ -65,9 +60,7 @@ class GradCAMAgreement:
                 predicted["student"].append(answers.cpu().numpy())
                 for key, made in (("teacher", reference), ("student", same), ("student own", own)):
                     found[key].append(made.maps.cpu().numpy())
-        if len(rows) < 2:
-            raise BenchError("gradcam: fewer than two images could be decoded")
-        at = np.array(rows)
+        at = looking.enough(task, rows)
         stacked = {key: np.concatenate(parts) for key, parts in found.items()}
         says = {role: np.concatenate(parts) for role, parts in predicted.items()}
         details: dict[str, Any] = {

@@ -11,7 +11,8 @@ import numpy as np
 from bench.bootstrap import percentile, resampled_sums
 from bench.dataset import DecodeError
 from bench.errors import BenchError
-from bench.suite import Outcomes, engine_of
+from bench.options import Allowed, count, words
+from bench.suite import Needs, Outcomes, engine_of
 from suites import map_similarity
 from suites.pairing import Network, described
 from suites.similarity import chosen_rows
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from bench.backbone import Backbone
     from bench.card import Card
+    from bench.protocol import Protocol
     from bench.record import Measurement
     from bench.suite import Task
 
@@ -31,6 +33,18 @@ MEASURES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], bool]]
     "js": (map_similarity.jensen_shannon, False),
 }
 """Function of (teacher's rows, student's rows), and whether more is more alike."""
+
+
+OPTIONS: dict[str, Allowed] = {
+    "split": words("train", "test"),
+    "samples": count(2),
+    "replicates": count(100, 10_000_000),
+}
+
+
+def needs_of(protocol: Protocol) -> Needs:
+    """Both networks and the images of one split; no stored features."""
+    return Needs(features=(), splits=(protocol.settings["split"],), teacher=True, backbone=True)
 
 
 def both_networks(task: Task) -> tuple[Backbone, Card, Backbone, Card]:
@@ -78,6 +92,13 @@ def batches(task: Task, split: str) -> Iterator[tuple[list[int], torch.Tensor, t
             if kept:
                 yield kept, _stacked(mine, student).to(device), _stacked(theirs, teacher).to(device)
             stage.advance(len(rows[start : start + size]))
+
+
+def enough(task: Task, rows: list[int]) -> np.ndarray:
+    """int64 [N]: the images that both networks saw. Raises `BenchError` for fewer than two."""
+    if len(rows) < 2:
+        raise BenchError(f"{task.protocol.suite}: fewer than two images could be decoded")
+    return np.array(rows)
 
 
 def _stacked(images: list[torch.Tensor], backbone: Backbone) -> torch.Tensor:
