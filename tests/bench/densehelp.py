@@ -5,6 +5,7 @@ import io
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220)}
@@ -118,3 +119,13 @@ def by_pycocotools(truth, detections, kind):
         evaluation.accumulate()
         evaluation.summarize()
     return [100 * v for v in evaluation.stats[:6].tolist()]
+
+
+def assert_shared(both, alone):
+    """Two processes trained as one: the same plan but for their number, and losses alike within what draws differ."""
+    mine, theirs = (record.measurements[0].details for record in (both, alone))
+    assert mine["training"] == {**theirs["training"], "processes": 2, "images_at_once": 2}
+    for a, b in zip(mine["curve"], theirs["curve"], strict=True):
+        assert sum(v for k, v in a.items() if "loss" in k) == pytest.approx(
+            sum(v for k, v in b.items() if "loss" in k), rel=0.15
+        )

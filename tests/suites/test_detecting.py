@@ -8,7 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from densehelp import COLOURS, IDS, by_pycocotools, shapes, write_coco, write_document, write_segfolder, write_voc
+from densehelp import (
+    COLOURS,
+    IDS,
+    assert_shared,
+    by_pycocotools,
+    shapes,
+    write_coco,
+    write_document,
+    write_segfolder,
+    write_voc,
+)
 from densenets import tiny
 from PIL import Image
 
@@ -270,12 +280,7 @@ def test_two_processes_share_every_batch(few, tmp_path, monkeypatch):
     alone = ran("coco", data, "tv-maskrcnn-fpn-1x", **options)
     monkeypatch.setenv("BENCH_PROCESSES", "2")
     both = ran("coco", data, "tv-maskrcnn-fpn-1x", **options)
-    mine, theirs = (record.measurements[0].details for record in (both, alone))
-    assert mine["training"] == {**theirs["training"], "processes": 2, "images_at_once": 2}
-    for a, b in zip(mine["curve"], theirs["curve"], strict=True):
-        assert sum(v for k, v in a.items() if "loss" in k) == pytest.approx(
-            sum(v for k, v in b.items() if "loss" in k), rel=0.15
-        )
+    assert_shared(both, alone)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_numbers(few, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from densehelp import by_pycocotools, write_coco, write_document, write_voc
+from densehelp import assert_shared, by_pycocotools, write_coco, write_document, write_voc
 from densenets import tiny
 
 import bench
@@ -221,12 +221,7 @@ def test_two_processes_share_every_batch(d2, tmp_path, monkeypatch):
     alone = ran("coco", data, "maskrcnn-fpn-1x", **options)
     monkeypatch.setenv("BENCH_PROCESSES", "2")
     both = ran("coco", data, "maskrcnn-fpn-1x", **options)
-    mine, theirs = (record.measurements[0].details for record in (both, alone))
-    assert mine["training"] == {**theirs["training"], "processes": 2, "images_at_once": 2}
-    for a, b in zip(mine["curve"], theirs["curve"], strict=True):
-        assert sum(v for k, v in a.items() if "loss" in k) == pytest.approx(
-            sum(v for k, v in b.items() if "loss" in k), rel=0.15
-        )
+    assert_shared(both, alone)
 
 
 @pytest.mark.slow
