@@ -25,7 +25,12 @@ def palette(n: int) -> np.ndarray:
 
 def chosen(n: int) -> list[int]:
     """The images that are drawn, at even distances."""
-    count = min(n, DRAWN)
+    return evenly(n, DRAWN)
+
+
+def evenly(n: int, most: int) -> list[int]:
+    """At most ``most`` of the numbers 0 to n - 1, at even distances."""
+    count = min(n, most)
     return [i * n // count for i in range(count)]
 
 

@@ -93,8 +93,7 @@ def feature_map(task: Task, labels: Labels) -> tuple[np.ndarray, np.ndarray, str
 
     from suites.neighbours import normalised
 
-    known = np.unique(labels.test)
-    known = known[[i * len(known) // min(len(known), CLASSES) for i in range(min(len(known), CLASSES))]]
+    known = _evenly(np.unique(labels.test), CLASSES)
     each = max(1, SAMPLES // len(known))
     rows = np.sort(np.concatenate([_evenly(np.flatnonzero(labels.test == c), each) for c in known]))
     if len(rows) < 10:
@@ -125,8 +124,9 @@ def _some(right: np.ndarray) -> np.ndarray:
 
 
 def _evenly(rows: np.ndarray, most: int) -> np.ndarray:
-    count = min(len(rows), most)
-    return rows[[i * len(rows) // count for i in range(count)]] if count else rows[:0]
+    from suites.drawing import evenly
+
+    return rows[np.array(evenly(len(rows), most), dtype=np.int64)]
 
 
 def _sample(data: FeatureSet, row: int) -> dict[str, Any]:
