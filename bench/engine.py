@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import interruption
 from bench._version import __version__
 from bench.card import Card, digest_of
 from bench.errors import BenchError
@@ -134,6 +135,7 @@ class Engine:
                 data, guide, company = self.reading.read(item, items, student, teacher, others)
                 folder = journal.folder / item.name if journal is not None else None
                 done = self._evaluate(item, student, data, teacher, guide, company, folder)
+                interruption.check()
                 if journal is not None:
                     journal.save(item.name, *done)
             else:
@@ -141,6 +143,7 @@ class Engine:
             measurements += done[0]
             outcomes |= done[1]
             self.timings[item.name] = done[2]
+        interruption.check()
         measurements += self._summaries(items, measurements)
         return measurements, outcomes
 

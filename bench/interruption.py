@@ -33,6 +33,13 @@ def came() -> bool:
     return _came
 
 
+def check() -> None:
+    """Raise KeyboardInterrupt where one came and a library made an error of it that was then caught: nothing that
+    follows from that error may be kept."""
+    if _came and os.getpid() == _owner:
+        raise KeyboardInterrupt
+
+
 def ignore() -> None:
     """The answer is given: what comes now would only spoil it."""
     for number in NUMBERS:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from bench import interruption
 from bench.errors import BenchError
 from bench.request import Request
 
@@ -45,7 +46,9 @@ def do(job: Job, progress: Progress | None = None, launcher: str = "local") -> O
             progress=progress, reuse=True, launcher=launcher,
         )  # fmt: skip
     except BenchError as error:
+        interruption.check()
         return Outcome(None, reason=str(error))
     except Exception as error:
+        interruption.check()
         return Outcome(None, reason=f"a defect in bench, not in your input: {type(error).__name__}: {error}")
     return Outcome(record.run, new=job.runs / f"{record.run}.json" not in present)

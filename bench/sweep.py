@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from bench import interruption
 from bench.axes import AXES
 from bench.errors import BenchError
 from bench.files import regular
@@ -212,6 +213,7 @@ def plan(requests: list[Request], runs: Path) -> list[Step]:
                             Pass(model, arch, key, spec, size, request.limit, request.precision, images, seconds)
                         )
         except BenchError as error:
+            interruption.check()
             step.status, step.reason, step.passes = "failed", str(error), []
     return steps
 

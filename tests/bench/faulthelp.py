@@ -207,6 +207,20 @@ def _send_self(number: int, session: bool) -> None:
     os.killpg(os.getpgid(0), number) if session else os.kill(os.getpid(), number)
 
 
+def mistaken_at(stage: str, number: int, nth: int = 1) -> Fault:
+    """A signal falls into a library that makes another error of it, as an import cut short does."""
+    return partial(at, STAGES[stage], partial(_mistake, number), nth)
+
+
+def _mistake(number: int) -> None:
+    from bench.errors import BenchError
+
+    try:
+        _send_self(number, session=False)
+    except KeyboardInterrupt:
+        raise BenchError("cannot be read") from None
+
+
 def clock_moved(days: int) -> None:
     """The machine's clock tells another day than the other machines'."""
     from datetime import UTC, datetime, timedelta

@@ -14,7 +14,20 @@ from pathlib import Path
 import faulthelp
 import numpy as np
 import pytest
-from faulthelp import ROOT, STAGES, SWEEP, Run, clock_moved, delete_at, evaluation, file_size, hold, read_only, run
+from faulthelp import (
+    ROOT,
+    STAGES,
+    SWEEP,
+    Run,
+    clock_moved,
+    delete_at,
+    evaluation,
+    file_size,
+    hold,
+    mistaken_at,
+    read_only,
+    run,
+)
 from faulthelp import signal_at as at
 from PIL import Image
 
@@ -98,6 +111,25 @@ def test_a_signal_at_every_stage(stage: str, number: int, tmp_path: Path, calm: 
     stopped(run(tmp_path, evaluation(tmp_path / "runs"), at(stage, number)), number)
     to_the_end(tmp_path, evaluation(tmp_path / "runs"))
     hold(tmp_path / "runs", calm, restarts=1)
+
+
+@pytest.mark.parametrize(
+    ("stage", "nth"),
+    [
+        ("the data are opened", 1),  # the plan
+        pytest.param("the data are opened", 2, marks=pytest.mark.slow),
+        pytest.param("the model is loaded", 1, marks=pytest.mark.slow),
+        ("a suite begins", 2),
+    ],
+)
+def test_a_signal_that_a_library_makes_another_error_of(
+    stage: str, nth: int, tmp_path: Path, calm_sweep: tuple[Path, float]
+) -> None:
+    """The runs of a sweep did not fail: it was interrupted, and says so."""
+    stopped(run(tmp_path, sweep(tmp_path), mistaken_at(stage, signal.SIGINT, nth)), signal.SIGINT)
+    assert not list((tmp_path / "runs").glob("*.json"))
+    to_the_end(tmp_path, sweep(tmp_path))
+    hold(tmp_path / "runs", calm_sweep[0], restarts=1)
 
 
 @pytest.mark.slow  # A hundred sweeps.
@@ -294,7 +326,27 @@ def test_processes_on_one_store_and_one_ledger(
     for one in running:
         ended = one.ended(300)
         assert ended.code == 0, ended.error
-    hold(tmp_path / "runs", ledger, restarts=0)
+    if killed:
+        # What it had finished is of use to nobody when another process recorded the run: the next command removes it.
+        to_the_end(tmp_path, sweep(tmp_path))
+    hold(tmp_path / "runs", ledger, restarts=int(killed))
+
+
+def test_what_a_killed_process_left_of_a_run_that_another_recorded(
+    tmp_path: Path, calm_sweep: tuple[Path, float]
+) -> None:
+    """Two at once: the second recorded the run and tidied up, then the first kept a suite more and was killed."""
+    left = tmp_path / "runs" / ".unfinished"
+    run(tmp_path, sweep(tmp_path), at("a finished suite is kept", signal.SIGKILL, 2))
+    suites = {path: path.read_bytes() for path in left.rglob("*.npz")}
+    assert suites
+    to_the_end(tmp_path, sweep(tmp_path))
+    assert not left.exists()
+    for path, content in suites.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    to_the_end(tmp_path, sweep(tmp_path))
+    hold(tmp_path / "runs", calm_sweep[0], restarts=2)
 
 
 @pytest.mark.slow  # Several runs each.
