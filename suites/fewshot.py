@@ -12,8 +12,9 @@ import numpy as np
 from bench.axes import FROZEN
 from bench.errors import BenchError
 from bench.files import regular
-from bench.options import EXPONENT, SHARE, Allowed, count, positive, words
+from bench.options import SHARE, Allowed, count, positive, words
 from bench.suite import Needs, engine_of
+from suites import logreg_probe
 from suites.classification import Labels, features_of, labels_of
 from suites.repeats import mean_of_runs, method_of, reach_of_samples
 
@@ -48,25 +49,17 @@ class FewShot:
         "percent": positive(100, a_set=True),
         "draws": count(most=10_000),
         "classifier": words("logreg", "knn"),
-        "C": positive(),
         "k": count(),
         "temperature": Allowed(least=1e-6, most=1e6),
         "lists": Allowed(a_set=True),
-        # Those of protocols that choose the penalty.
-        "low": EXPONENT,
-        "high": EXPONENT,
-        "points": count(most=10_000),
+        **logreg_probe.OPTIONS,
+        # That of protocols that choose the penalty.
         "validation": SHARE,
-        "path_tol": positive(1),
-        "tol": positive(1),
-        "max_iter": count(),
     }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         if "validation" in protocol.settings:
-            from suites.logreg_probe import grid_of
-
-            grid_of(protocol.settings)
+            logreg_probe.grid_of(protocol.settings)
         return Needs()
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
@@ -211,7 +204,6 @@ def _neighbours(task: Task, labels: Labels, x: np.ndarray, y: np.ndarray, test: 
 def _fitted(task: Task, labels: Labels, x: np.ndarray, rows: np.ndarray, held: np.ndarray | None) -> Fit:
     """The probe learnt on ``rows``: at the card's penalty, or at the one that does best on ``held``."""
     from suites.logreg_path import Path as Penalties
-    from suites.logreg_probe import grid_of
 
     settings = task.settings
     penalties = Penalties(x[rows], labels.train[rows], labels.trained, task.device)
@@ -219,7 +211,7 @@ def _fitted(task: Task, labels: Labels, x: np.ndarray, rows: np.ndarray, held: n
         return penalties.fit([settings["C"]])[0]
     seen, y = x[held], labels.train[held]
     limit = settings["max_iter"]
-    tried = penalties.fit(grid_of(settings), tol=settings["path_tol"], max_iter=limit)
+    tried = penalties.fit(logreg_probe.grid_of(settings), tol=settings["path_tol"], max_iter=limit)
     right = [int((fit.logits(seen).argmax(axis=1) == y).sum()) for fit in tried]
     # Of equals the strongest penalty.
     best = tried[int(np.argmax(right))]

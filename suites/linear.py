@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from bench.axes import FROZEN
 from bench.errors import BenchError
-from bench.options import EXPONENT, SHARE, Allowed, count, positive, words
+from bench.options import SHARE, Allowed, count, positive, words
 from bench.suite import Needs, engine_of
+from suites import logreg_probe
 from suites.classification import accuracies, confidence_of, features_of, labels_of, rank
 from suites.logreg_probe import grid_of, prepared, probe, remarks
 from suites.repeats import over_runs
@@ -29,17 +30,8 @@ class Linear:
     default = "linear/logreg@1"
     axes: ClassVar[tuple[str, ...]] = FROZEN
     options: ClassVar[dict[str, Allowed]] = {
-        "C": positive(),
-        "low": EXPONENT,
-        "high": EXPONENT,
-        "points": count(most=10_000),
-        "holdout": SHARE,
-        "path_tol": positive(1),
-        "tol": positive(1),
-        "max_iter": count(),
-        "normalise": words("none", "l2", "centred-l2"),
+        **logreg_probe.CHOICE,
         "split": words("stratified", "random", "published"),
-        "search": words("path", "halving"),
         "seeds": count(most=1000),
         # Those of the SGD recipes.
         "rates": positive(1e6, a_set=True),

@@ -7,12 +7,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import BenchError
+from bench.options import EXPONENT, SHARE, Allowed, count, positive, words
 from suites.validation import holdout
 
 if TYPE_CHECKING:
     from bench.suite import Task
     from suites.classification import Labels
     from suites.logreg_path import Fit, Path
+
+OPTIONS: dict[str, Allowed] = {
+    "C": positive(),
+    "low": EXPONENT,
+    "high": EXPONENT,
+    "points": count(most=10_000),
+    "path_tol": positive(1),
+    "tol": positive(1),
+    "max_iter": count(),
+}
+"""What every suite that chooses a penalty lets a user set."""
+
+CHOICE: dict[str, Allowed] = {
+    **OPTIONS,
+    "holdout": SHARE,
+    "normalise": words("none", "l2", "centred-l2"),
+    "search": words("path", "halving"),
+}
+"""And those that choose it by `probe`."""
 
 
 def grid_of(settings: dict[str, Any]) -> list[float]:

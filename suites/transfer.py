@@ -10,8 +10,9 @@ import numpy as np
 from bench.axes import FROZEN
 from bench.card import digest_of
 from bench.errors import BenchError
-from bench.options import EXPONENT, SHARE, Allowed, count, positive, words
+from bench.options import Allowed, count, positive, words
 from bench.suite import Needs, engine_of
+from suites import logreg_probe
 from suites.classification import accuracies, features_of, labels_of, rank
 from suites.logreg_probe import grid_of, prepared, probe, remarks
 from suites.transfer_sets import SETS, set_of
@@ -32,17 +33,8 @@ class Transfer:
     axes: ClassVar[tuple[str, ...]] = FROZEN
     options: ClassVar[dict[str, Allowed]] = {
         "sets": words(*SETS, once=True),
-        "C": positive(),
-        "low": EXPONENT,
-        "high": EXPONENT,
-        "points": count(most=10_000),
-        "holdout": SHARE,
-        "path_tol": positive(1),
-        "tol": positive(1),
-        "max_iter": count(),
-        "normalise": words("none", "l2", "centred-l2"),
+        **logreg_probe.CHOICE,
         "split": words("stratified", "random"),
-        "search": words("path", "halving"),
         # Those of transfer/dcd.
         "lr": positive(1e6),
         "momentum": Allowed(least=0, below=1),
