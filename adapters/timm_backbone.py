@@ -245,9 +245,9 @@ class TimmBackbone(Backbone):
         return "pre_logits" if changed or (isinstance(pool, str) and pool != "avg") else "avg"
 
 
-def _changes_its_input(head: nn.Module | None) -> bool:
+def _changes_its_input(head: object) -> bool:
     """Whether a head normalises or transforms the pooled feature before its classifier."""
-    if head is None:
+    if not isinstance(head, nn.Module):  # some networks have none, HRNet has a word there
         return False
     hidden = getattr(head, "pre_logits", None)
     transforms = isinstance(hidden, nn.Module) and any(True for _ in hidden.parameters())

@@ -19,6 +19,7 @@ KINDS = [
     ("convnext_atto", {}, 64, "cnn", "pre_logits"),
     ("densenet121", {}, 64, "cnn", "avg"),
     ("regnety_002", {}, 64, "cnn", "avg"),
+    ("hrnet_w18_small", {}, 64, "cnn", "avg"),
     ("vit_tiny_patch16_224", {"img_size": 64, "depth": 5}, 64, "vit", "cls"),
     ("vit_tiny_patch16_224", {"img_size": 64, "depth": 5, "global_pool": "avg"}, 64, "vit", "avg"),
     ("vit_tiny_patch16_224", {"img_size": 64, "depth": 5, "reg_tokens": 4}, 64, "vit", "cls"),
