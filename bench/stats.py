@@ -47,15 +47,23 @@ def mean_per_class(successes: np.ndarray, counts: np.ndarray) -> float:
 
 
 def mean_per_class_interval(successes: np.ndarray, counts: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of mean-per-class accuracy: Wilson intervals of the classes combined by MOVER (Zou & Donner 2008).
+    """Interval of mean-per-class accuracy: Wilson's at the effective sample size (Korn & Graubard 1998; Dean & Pagano
+    2015), the size of a simple sample whose mean varies as much as the mean over classes does.
 
-    Deterministic, never of zero width at 0 or 1, and equal to Wilson's when there is one class.
+    Deterministic, never of zero width at 0 or 1, and equal to Wilson's when there is one class. Bounds of the classes
+    that are added in quadrature (MOVER) would lean one way together: at 100 classes of 10 samples, 90 % right, they
+    hold the truth 85 % of the time.
     """
     present = counts > 0
     k, n = successes[present].astype(float), counts[present].astype(float)
-    p = k / n
-    bounds = np.array([wilson(int(a), int(b), confidence) for a, b in zip(k, n, strict=True)])
-    below = math.sqrt(float(((p - bounds[:, 0]) ** 2).sum())) / len(n)
-    above = math.sqrt(float(((bounds[:, 1] - p) ** 2).sum())) / len(n)
-    mean = float(p.mean())
-    return max(0.0, mean - below), min(1.0, mean + above)
+    classes, mean = len(n), float((k / n).mean())
+    if mean in (0.0, 1.0):
+        effective = classes**2 / float((1 / n).sum())
+    else:
+        # A class of few samples says little of its own spread, one of a single sample nothing: each gets one more that
+        # is right as often as the mean, and what that takes off the spread of equal classes is given back.
+        rate = (k + mean) / (n + 1)
+        given_back = 1 - (1 - 1 / classes) * n / (n + 1) ** 2
+        variance = float((rate * (1 - rate) / (given_back * n)).sum()) / classes**2
+        effective = mean * (1 - mean) / variance
+    return wilson(mean * effective, effective, confidence)

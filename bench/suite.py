@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from bench.protocol import Protocol as ProtocolCard
 
 
+MOST_NAMES = 1_000
+"""Classes whose names a record says: ImageNet's."""
+
+
 class Needs(NamedTuple):
     """What a suite reads, said before the run so that one pass serves all suites."""
 
@@ -119,6 +123,8 @@ class Task:
         """
         data = self.data[split]
         train = self.data.get("train")
+        if more.get("headline") and isinstance(outcomes, Outcomes) and "label" in outcomes.arrays:
+            more["details"] = {**self._class_names(), **more.get("details", {})}
         measurement = Measurement(
             suite=self.protocol.suite,
             protocol=self.protocol.id,
@@ -146,6 +152,13 @@ class Task:
             self.outcomes[self._count] = outcomes
         self._count += 1
         return measurement
+
+    def _class_names(self) -> dict[str, Any]:
+        """``class_names``, the name of every label, so that a report can say them; nothing where labels are numbers."""
+        names = {int(label): name for data in self.data.values() for label, name in data.classes.items()}
+        if len(names) > MOST_NAMES or all(name == str(label) for label, name in names.items()):
+            return {}
+        return {"class_names": {str(label): name for label, name in sorted(names.items())}}
 
     def feature(self) -> dict[str, Any]:
         """The card's feature description with ``pooled`` resolved to what it is for this model (cls, avg...)."""

@@ -210,8 +210,11 @@ def _unpaired(a: Measurement, b: Measurement, confidence: float) -> paired.Diffe
     return paired.unpaired_difference(sides[0], sides[1], confidence)
 
 
-def _class_names(m: Measurement) -> list[str]:
-    """Names of the classes that a suite numbers from 0, where its record says them."""
+def _class_names(m: Measurement) -> list[str] | dict[str, str]:
+    """Names of the classes where the record says them: by label, or in the order that a suite numbers them in."""
+    said = m.details.get("class_names")
+    if isinstance(said, dict):
+        return {label: str(name) for label, name in said.items()}
     found = m.details.get("per_class")
     return [str(name) for name in found] if isinstance(found, dict) else []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from reports.board import Model
 from reports.reliability import reliability
 from reports.vega import NEAR, Document, quantitative, spec
-from reports.wording import number, provenance, setting_label
+from reports.wording import brief, number, provenance, setting_label
 
 if TYPE_CHECKING:
     from bench.record import Measurement, Record
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 CLASSES_DRAWN = 100
 """Classes in a chart of classes; with more, the best and the worst half of that many."""
 CONFUSION_DRAWN = 40
+NAME_SHOWN = 32
+"""Characters of a class's name in a chart."""
 ROWS_AT_MOST = 2_000
 """Measurements listed on a page, the newest run's and its headlines first; the CSV has all."""
 
@@ -219,6 +222,16 @@ def _curve(m: Measurement) -> list[Document]:
     return [spec(f"{m.suite}: training", m.protocol, data={"values": values}, mark=mark, encoding=encoding)]
 
 
+def class_names(m: Measurement, labels: np.ndarray) -> list[str]:
+    """What the record calls the classes ``labels``, each unlike the others; their numbers where it says nothing."""
+    said = m.details.get("class_names")
+    said = said if isinstance(said, dict) else {}
+    numbers = [str(int(label)) for label in labels]
+    names = [brief(str(said.get(number) or number), NAME_SHOWN) for number in numbers]
+    times = Counter(names)
+    return [name if times[name] == 1 else f"{name} ({number})" for name, number in zip(names, numbers, strict=True)]
+
+
 def _classes(m: Measurement, table: Table) -> list[Document]:
     label, correct = table["label"], table["correct"].astype(float)
     classes, index = np.unique(label, return_inverse=True)
@@ -227,7 +240,8 @@ def _classes(m: Measurement, table: Table) -> list[Document]:
     order = np.argsort(accuracy, kind="stable")
     half = CLASSES_DRAWN // 2
     shown = order if len(order) <= CLASSES_DRAWN else np.concatenate([order[:half], order[-half:]])
-    values = [{"label": str(int(classes[c])), "y": round(float(accuracy[c]), 3), "n": int(counts[c])} for c in shown]
+    called = class_names(m, classes)
+    values = [{"label": called[c], "y": round(float(accuracy[c]), 3), "n": int(counts[c])} for c in shown]
     # The label of a comparison's outcome is what the teacher says.
     pair = m.metric == "agreement"
     group, right = ("Class by the teacher", "Agreed, %") if pair else ("Class", "Right, %")
@@ -263,7 +277,7 @@ def _confusion(what: str, m: Measurement, label: np.ndarray, prediction: np.ndar
     pairs = np.bincount(codes[: len(label)] * len(known) + codes[len(label) :], minlength=len(known) ** 2)
     counts = pairs.reshape(len(known), len(known))
     totals = counts.sum(axis=1)
-    names = [str(int(c)) for c in known]
+    names = class_names(m, known)
     values = [
         {"t": names[t], "p": names[p], "n": int(counts[t, p]), "share": round(100 * float(counts[t, p] / totals[t]), 2)}
         for t, p in np.argwhere(counts)
@@ -295,7 +309,7 @@ def _maps(m: Measurement, table: Table) -> list[Document]:
         return [_heat("Layers: student against teacher", text, table["similarity"], names,
                       ("Layer of the teacher", "Layer of the student"), signed=False)]  # fmt: skip
     if {"difference", "classes"} <= set(table) and len(table["classes"]) <= CONFUSION_DRAWN:
-        names = [[str(int(c)) for c in table["classes"]]] * 2
+        names = [class_names(m, table["classes"])] * 2
         return [_heat("Class logits: difference of teacher and student", f"{where}; {m.metric}, absolute values.",
                       table["difference"], names, ("True class", "Logit of class"), signed=False)]  # fmt: skip
     return []

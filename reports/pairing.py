@@ -142,8 +142,10 @@ def flips(first: Table, second: Table) -> Flips | None:
     )  # fmt: skip
 
 
-def movers(metric: str, first: Table, second: Table, names: Sequence[str] = ()) -> list[Mover]:
-    """Every class in both tables, most lost first; ``names`` of the classes where the tables number them from 0."""
+def movers(metric: str, first: Table, second: Table, names: Sequence[str] | Mapping[str, str] = ()) -> list[Mover]:
+    """Every class in both tables, most lost first; ``names`` of the classes, in order where the tables number them
+    from 0, or by label.
+    """
     both = set(first) & set(second)
     if both >= PACKED:
         classes = [unpacked(table) for table in (first, second)]
@@ -160,8 +162,9 @@ def movers(metric: str, first: Table, second: Table, names: Sequence[str] = ()) 
         classes_, index = np.unique(first["label"], return_inverse=True)
         counts_ = np.bincount(index)
         right = [100 * np.bincount(index, weights=t["correct"].astype(float)) / counts_ for t in (first, second)]
+        called = names if isinstance(names, Mapping) else {}
         found = [
-            Mover(label=int(c), n=int(n), first=float(a), second=float(b))
+            Mover(label=int(c), name=called.get(str(int(c))), n=int(n), first=float(a), second=float(b))
             for c, n, a, b in zip(classes_, counts_, *right, strict=True)
         ]
     else:
@@ -170,9 +173,13 @@ def movers(metric: str, first: Table, second: Table, names: Sequence[str] = ()) 
 
 
 def _moved(
-    first: Sequence[float | None], second: Sequence[float | None], counts: Sequence[int], names: Sequence[str]
+    first: Sequence[float | None],
+    second: Sequence[float | None],
+    counts: Sequence[int],
+    names: Sequence[str] | Mapping[str, str],
 ) -> list[Mover]:
-    called = list(names) if len(names) == len(counts) else [None] * len(counts)
+    in_order = not isinstance(names, Mapping) and len(names) == len(counts)
+    called = list(names) if in_order else [None] * len(counts)
     return [
         Mover(label=number, name=called[number], n=n, first=100 * a, second=100 * b)
         for number, (a, b, n) in enumerate(zip(first, second, counts, strict=True))

@@ -124,11 +124,13 @@ def _noted(group: Sequence[Measurement]) -> list[RenderableType]:
 def notes(group: Sequence[Measurement]) -> list[str]:
     """What a reader must know before trusting these numbers, each said once."""
     said: dict[str, None] = {}
+    # What several metrics have in common is said with all of their names.
+    without = {note: [m.metric for m in group if _lacks(m) == note] for note in filter(None, map(_lacks, group))}
     for m in group:
         if m.selection == "best_on_test":
             said["Selected on test: the best of several on the reported samples, too high by an unknown amount"] = None
-        elif m.interval is None and m.interval_note:
-            said[f"{m.metric}: {m.interval_note}"] = None
+        elif note := _lacks(m):
+            said[f"{', '.join(dict.fromkeys(without[note]))}: {note}"] = None
         if not m.verified:
             said["Unverified: the protocol card holds a value that could not be confirmed at its source"] = None
         unseen = m.details.get("without_training_samples")
@@ -136,6 +138,9 @@ def notes(group: Sequence[Measurement]) -> list[str]:
             said[f"{unseen['test_samples']:,} samples are of classes without training samples: none can be right"] = (
                 None
             )
+        fewer, k = m.details.get("neighbours"), m.settings.get("k")
+        if isinstance(fewer, int) and isinstance(k, int):
+            said[f"k={k:,}: the training split has only {fewer:,} neighbours to give, and all of them vote"] = None
         left_out = m.details.get("left_out")
         if isinstance(left_out, dict):
             listed = ", ".join(
@@ -145,6 +150,11 @@ def notes(group: Sequence[Measurement]) -> list[str]:
             )
             said[f"Images that could not be decoded were left out: {listed}"] = None
     return list(said)
+
+
+def _lacks(m: Measurement) -> str | None:
+    """Why there is no interval, where a suite says so."""
+    return m.interval_note if m.interval is None and m.selection != "best_on_test" else None
 
 
 def _grid(rows: list[str], metrics: list[str], cells: dict[tuple[str, str], Measurement]) -> Table:

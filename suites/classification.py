@@ -45,8 +45,9 @@ def labels_of(task: Task) -> Labels:
             raise BenchError(f"{split.dataset} {split.split} holds no samples")
     known = np.unique(train.labels)
     if len(known) < 2:
+        name = train.classes.get(int(known[0]), known[0])
         raise BenchError(
-            f"{train.dataset} {train.split} has a single class ({known[0]}): an accuracy would say nothing; "
+            f"{train.dataset} {train.split} has a single class ({name}): an accuracy would say nothing; "
             f"give data with two or more"
         )
     only_test = np.setdiff1d(test.labels, known)
@@ -163,5 +164,6 @@ def accuracies(
         low, high = mean_per_class_interval(right, counts)
         yield task.measure(
             "mean_per_class", 100 * mean_per_class(right, counts), n=n, engine=engine,
-            interval=(100 * low, 100 * high), interval_method="wilson-mover", outcomes=table, details=details, **more,
+            interval=(100 * low, 100 * high), interval_method="wilson-stratified", outcomes=table, details=details,
+            **more,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from bench.axes import FROZEN
 from bench.bootstrap import percentile
 from bench.errors import BenchError
 from bench.options import Allowed, count, positive, words
+from bench.stats import wilson
 from bench.suite import Needs, Outcomes, engine_of
 from suites import ood_scores
 from suites.classification import Labels, features_of, finite_blocks
@@ -155,9 +156,17 @@ def _judged(
         interval_note=None if span else "the score parts the two sides without a variance to go by", **more,
     )  # fmt: skip
     value = 100 * ood_scores.fpr95(inside, outside)
-    draws = ood_scores.fpr95_draws(inside, outside, task.settings["replicates"], task.seed)
     yield task.measure(
-        "fpr95", value, higher_is_better=False,
-        interval=percentile(np.array([100 * draw for draw in draws]), value),
-        interval_method="bootstrap over samples", **more,
+        "fpr95", value, higher_is_better=False, interval=_fpr95_interval(task, inside, outside, value),
+        interval_method="bootstrap over samples, at least wilson's", **more,
     )  # fmt: skip
+
+
+def _fpr95_interval(task: Task, inside: np.ndarray, outside: np.ndarray, value: float) -> tuple[float, float]:
+    """In percent. Resamples move the threshold too, but where all of the outside or none passes they are all alike:
+    that many samples say no more than Wilson's interval, and no width at all would be false."""
+    draws = ood_scores.fpr95_draws(inside, outside, task.settings["replicates"], task.seed)
+    drawn = percentile(np.array([100 * draw for draw in draws]), value)
+    assert drawn is not None, "every draw is a share"
+    low, high = wilson(round(value / 100 * len(outside)), len(outside))
+    return min(drawn[0], 100 * low), max(drawn[1], 100 * high)

@@ -75,6 +75,8 @@ def test_the_record_says_where_every_number_came_from(pictures, tmp_path):
         assert m.interval[0] <= m.value <= m.interval[1]
         with np.load(tmp_path / m.outcomes) as table:
             assert len(table["label"]) == m.n
+        # Reports say the classes by name; once a suite is enough.
+        assert m.details.get("class_names") == ({"0": "dark", "1": "light"} if m.headline else None)
     assert {"load", "extract", "decode", "forward", "knn", "linear", "total"} <= set(record.timings)
     assert record.environment["peak_memory_mb"]["process"] > 0
     assert record["schema"] == 1

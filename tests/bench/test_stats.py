@@ -56,12 +56,31 @@ def test_mean_per_class_by_hand_and_one_class_is_wilson():
     assert low < 1 == high
 
 
-def test_mean_per_class_interval_covers():
-    """Unequal classes and rates: about 95 of 100 intervals hold the true mean."""
+COVERED = [
+    (np.array([10, 30, 80, 200]), np.array([0.5, 0.9, 0.7, 0.97])),
+    # As the sets of the transfer tables are: many classes of few samples, most of them right.
+    (np.full(100, 10), np.linspace(0.85, 0.95, 100)),
+    (np.full(102, 60), np.linspace(0.965, 0.995, 102)),
+    (np.full(500, 3), np.linspace(0.4, 1.0, 500)),
+    (np.full(100, 1), np.linspace(0.4, 1.0, 100)),
+]
+
+
+@pytest.mark.parametrize(("counts", "p"), COVERED)
+def test_mean_per_class_interval_covers(counts, p):
+    """About 95 of 100 intervals hold the true mean, and those that do not lie on both sides of it."""
     rng = np.random.default_rng(0)
-    counts, p = np.array([10, 30, 80, 200]), np.array([0.5, 0.9, 0.7, 0.97])
-    held = 0
-    for _ in range(1000):
-        low, high = mean_per_class_interval(rng.binomial(counts, p), counts)
-        held += low <= p.mean() <= high
-    assert 930 <= held <= 985
+    bounds = np.array([mean_per_class_interval(rng.binomial(counts, p), counts) for _ in range(1000)])
+    above, below = (bounds[:, 0] > p.mean()).sum(), (bounds[:, 1] < p.mean()).sum()
+    assert 930 <= 1000 - above - below <= 980
+    assert max(above, below) <= 50
+
+
+def test_mean_per_class_of_equal_classes_that_are_alike_is_nearly_one_sample():
+    """With nothing between the classes the effective number of samples is their number."""
+    low, high = mean_per_class_interval(np.full(40, 16), np.full(40, 20))
+    assert (low, high) == pytest.approx(wilson(640, 800), abs=0.004)
+    assert mean_per_class_interval(np.full(40, 20), np.full(40, 20)) == pytest.approx(wilson(800, 800))
+    assert mean_per_class_interval(np.array([3, 7]), np.array([9, 8])) == pytest.approx(
+        mean_per_class_interval(np.array([7, 3, 0]), np.array([8, 9, 0]))
+    )

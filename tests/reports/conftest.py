@@ -94,7 +94,8 @@ def record(
     counts = np.bincount(table["label"])
     right = np.bincount(table["label"], weights=table["correct"]).astype(int)
     mean = {
-        "metric": "mean_per_class", "value": 100 * stats.mean_per_class(right, counts), "interval_method": "mover",
+        "metric": "mean_per_class", "value": 100 * stats.mean_per_class(right, counts),
+        "interval_method": "wilson-stratified",
         "interval": percent(stats.mean_per_class_interval(right, counts)),
     }  # fmt: skip
     measurements.append(accuracy_measurement(table, run, "linear-logreg", **{**linear, **mean, **fields}))

@@ -56,6 +56,15 @@ def test_paired_numbers_are_those_of_the_outcomes(make: Maker, tmp_path: Path) -
     assert pair.p_adjusted >= pair.p
 
 
+def test_classes_that_moved_are_named_where_the_record_says_how(make: Maker, tmp_path: Path) -> None:
+    details = {"class_names": {str(label): f"class {label}" for label in range(9)}}
+    for i, name in enumerate("ab"):
+        make(name, seed=i, runs=tmp_path, details=details)
+    comparison = run(tmp_path / "run-a.json", tmp_path / "run-b.json")
+    movers = next(p for p in comparison.pairs if p.headline).movers
+    assert {m.label: m.name for m in movers} == {**{label: f"class {label}" for label in range(9)}, 9: None}
+
+
 def test_mean_per_class_is_bootstrapped_and_top5_unpaired(make: Maker, tmp_path: Path) -> None:
     comparison = run(*both(make, tmp_path))
     methods = {(p.suite, p.metric): p.method for p in comparison.pairs}

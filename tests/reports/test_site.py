@@ -228,6 +228,8 @@ def test_a_missing_artifact_costs_its_charts_alone(make: Maker, tmp_path: Path) 
         {"path": 5, "curve": 5},
         {"path": [5, {"C": "x"}, {}], "curve": [{}, 5], "chosen": []},
         {"without_training_samples": {}, "left_out": {"test": 5, "train": {"corrupt": "x"}}},
+        {"class_names": 5},
+        {"class_names": {"0": 5, "1": {}, "2": "</script><b>", "x": None}},
     ],
 )
 def test_details_of_another_make_are_left_alone(make: Maker, tmp_path: Path, details: dict[str, object]) -> None:
@@ -251,6 +253,20 @@ def test_model_pages_draw_what_the_record_has(make: Maker, tmp_path: Path) -> No
     assert sum(v["n"] for v in confusion["data"]["values"]) == len(table["label"])
     right = sum(v["n"] for v in confusion["data"]["values"] if v["t"] == v["p"])
     assert right == table["correct"].sum()
+
+
+def test_classes_have_their_names_where_the_record_says_them(make: Maker, tmp_path: Path) -> None:
+    names = {"0": "crane", "1": "crane", "2": "</script>", "3": "n" * 90}
+    make(runs=tmp_path / "runs", details={"class_names": names})
+    publish(tmp_path / "runs", tmp_path / "site")
+    page = Page(next((tmp_path / "site" / "models").iterdir()).read_text())
+    confusion = next(c["spec"] for c in page.documents["charts"] if c["spec"].get("mark") == "rect")
+    table = np.load(tmp_path / "runs" / "artifacts" / "run-net-a" / "knn-k20-T0.07.npz")
+    drawn = {v["t"] for v in confusion["data"]["values"]}
+    # Two classes of one name stay two, a class without a name keeps its number.
+    assert drawn == {"crane (0)", "crane (1)", "</script>", "n" * 31 + "…", *map(str, range(4, 10))}
+    mine = sum(v["n"] for v in confusion["data"]["values"] if v["t"] == "crane (1)")
+    assert mine == (table["label"] == 1).sum()
 
 
 def test_measured_imagenet_stands_beside_the_survey(make: Maker, tmp_path: Path) -> None:

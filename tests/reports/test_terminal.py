@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from bench.record import Record
-from reports.terminal import duration, show
+from reports.terminal import duration, notes, show
 
 Maker = Callable[..., Record]
 
@@ -75,6 +75,16 @@ def test_warnings_are_said_once(make: Maker) -> None:
     assert "nverified" not in quiet
     other = printed(make(interval=None, interval_note="bootstrap needs two samples"))
     assert "top1: bootstrap needs two samples" in other
+
+
+def test_one_reason_of_several_numbers_is_said_once_with_their_names(make: Maker) -> None:
+    group = make(interval=None, interval_note="a statistic of the whole").measurements
+    assert notes(group) == [f"{', '.join(dict.fromkeys(m.metric for m in group))}: a statistic of the whole"]
+
+
+def test_more_neighbours_than_there_are_is_said(make: Maker) -> None:
+    group = make(details={"neighbours": 60}).measurements
+    assert "k=200: the training split has only 60 neighbours to give, and all of them vote" in notes(group)
 
 
 def test_networks_of_a_comparison_are_the_lines_of_one_table(make: Maker) -> None:

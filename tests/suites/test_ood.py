@@ -14,6 +14,7 @@ import bench
 from bench.data.opening import open_data
 from bench.errors import BenchError
 from bench.request import Request
+from bench.stats import wilson
 from suites.ood_scores import Gaussians, auroc, auroc_interval, fpr95, fpr95_draws, threshold
 
 
@@ -106,6 +107,20 @@ def test_every_score_by_a_second_computation():
     assert {m.higher_is_better for m in found if m.metric == "fpr95"} == {False}
     assert made.outcomes[0].arrays["out"].sum() == 50
     assert all(m.interval is not None and m.interval[0] <= m.value <= m.interval[1] for m in found)
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_an_interval_has_width_where_all_or_none_of_the_outside_passes(side):
+    x, y = clusters(1, 160)
+    seen, truth = clusters(2, 80)
+    # Far along no class (none passes), or at a training sample (all do).
+    outside = np.full((50, 12), -40.0, np.float32) if side < 0 else np.repeat(x[:1], 50, axis=0)
+    found, _ = evaluate("ood", (x, y), (np.r_[seen, outside], np.r_[truth, np.full(50, 9)]), scores=["knn"], k=1,
+                        replicates=100)  # fmt: skip
+    (m,) = [m for m in found if m.metric == "fpr95"]
+    assert m.value == (100 if side > 0 else 0)
+    low, high = (100 * bound for bound in wilson(50 if side > 0 else 0, 50))
+    assert m.interval == pytest.approx((low, high))
 
 
 def test_order_of_the_samples_does_not_matter():
