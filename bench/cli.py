@@ -52,6 +52,7 @@ Trust = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result document alone on stdout.")]
 Runs = Annotated[Path, typer.Option(help="The ledger: the folder where records gather.", metavar="DIR", parser=_folder)]
+Site = typer.Option(help="Where the pages go.", metavar="DIR", parser=_folder)
 Launcher = Annotated[
     str, typer.Option(help="local, torchrun (share the forward passes), ray or slurm (send runs elsewhere).")
 ]
@@ -224,7 +225,7 @@ def verify(
 @app.command(rich_help_panel="Evaluate")
 def demo(
     runs: Runs = Path("runs"),
-    out: Annotated[Path, typer.Option(help="Where the leaderboard goes.", metavar="DIR")] = Path("site"),
+    out: Annotated[Path, Site] = Path("site"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """The whole way on the built-in data: real encoders, two suites, a leaderboard. Minutes, no network."""
@@ -274,7 +275,7 @@ def list_(
 @app.command(rich_help_panel="Report")
 def publish(
     runs: Runs = Path("runs"),
-    out: Annotated[Path | None, typer.Option(help="Where the pages go.", metavar="DIR")] = None,
+    out: Annotated[Path | None, Site] = None,
     check: Annotated[bool, typer.Option("--check", help="Validate the ledger and write nothing.")] = False,
     images: Annotated[bool, typer.Option(help="Show the pictures and thumbnails that records keep.")] = True,
 ) -> None:

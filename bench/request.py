@@ -60,7 +60,8 @@ class Request(BaseModel):
     """Suite -> protocol name."""
     settings: Annotated[dict[str, Any], AfterValidator(_plain)] = Field(default_factory=dict)
     """``suite.option`` -> value."""
-    seed: Annotated[int, BeforeValidator(_whole)] = Field(default=0, ge=0)
+    seed: Annotated[int, BeforeValidator(_whole)] = Field(default=0, ge=0, lt=2**31)
+    """Every library's generators take it, and a few thousand draws more."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     limit: Annotated[int, BeforeValidator(_whole)] | None = Field(default=None, ge=1)
     name: Text | None = None

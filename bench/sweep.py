@@ -373,7 +373,8 @@ def _headlines(record: Record) -> dict[str, float]:
 
 def _refusal(path: Path, node: Any, error: ValidationError) -> BenchError:
     """The first fault of a sweep's file, with its line and, for an unknown key, the nearest ones."""
-    first = error.errors()[0]
+    # A key that is missing may be there under another name: that says more.
+    first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     line = node.start_mark.line + 1
     fields = Sheet.model_fields
     for part in first["loc"]:
@@ -388,4 +389,6 @@ def _refusal(path: Path, node: Any, error: ValidationError) -> BenchError:
     where = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
         return BenchError(f"{path}, line {line}: unknown key '{where}'{nearest(str(first['loc'][-1]), list(fields))}")
+    if first["type"] == "missing":
+        return BenchError(f"{path}, line {line}: `{where}` is missing")
     return BenchError(f"{path}, line {line}: {where}: {first['msg']}")

@@ -168,7 +168,9 @@ def _sections(board: Board, labels: dict[Column, str], headlines: set[Column]) -
         columns=["model", "column", "dataset", "split", "fingerprint", "value", "n"],
     )
     for (dataset, split, fingerprint), part in long.groupby(["dataset", "split", "fingerprint"]):
-        columns = sorted(set(part["column"]), key=lambda c: (c not in headlines, c.suite, c.protocol, c))
+        # First what most models have: a table that begins with columns of one model shows little of the others.
+        count = {c: len(board.columns[c]) for c in set(part["column"])}
+        columns = sorted(count, key=lambda c: (c not in headlines, -count[c], c.suite, c.protocol, c))
         values = {(model, column): value for model, column, value in part[["model", "column", "value"]].to_numpy()}
         models = _best_first(list(dict.fromkeys(part["model"])), columns, values)
         alike: dict[tuple[str, ...], list[Column]] = {}
@@ -180,7 +182,8 @@ def _sections(board: Board, labels: dict[Column, str], headlines: set[Column]) -
             for apart in [_apart(among)]
             for c in among
         ]
-        heads.sort(key=lambda head: (not head.headline, head.column.suite, head.column.protocol, head.column))
+        place = {column: index for index, column in enumerate(columns)}
+        heads.sort(key=lambda head: place[head.column])
         yield Section(str(dataset), str(split), str(fingerprint), int(part["n"].max()), heads, models)
 
 

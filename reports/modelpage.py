@@ -157,14 +157,14 @@ def _sweeps(measurements: Sequence[Measurement]) -> list[Document]:
             for m in group
         ]  # fmt: skip
         across = quantitative("k", "k", scale={"type": "log"}, axis={"values": sorted({v["k"] for v in values})})
-        colour = {"field": "t", "title": "Temperature"}
+        colour = {"color": {"field": "t", "title": "Temperature"}} if any(v["t"] for v in values) else {}
         unit = f"{metric}, {group[0].unit}".rstrip(", ")
         layer = [
             {"mark": {"type": "rule", "opacity": 0.6},
              "encoding": {"x": across, "y": quantitative("low", unit, scale=NEAR), "y2": {"field": "high"},
-                          "color": colour}},
+                          **colour}},
             {"mark": {"type": "line", "point": True, "tooltip": True},
-             "encoding": {"x": across, "y": quantitative("y", unit, scale=NEAR), "color": colour}},
+             "encoding": {"x": across, "y": quantitative("y", unit, scale=NEAR), **colour}},
         ]  # fmt: skip
         text = f"{protocol} on {dataset}; bars are 95 % intervals."
         found.append(spec(f"{metric} over k", text, data={"values": values}, layer=layer))

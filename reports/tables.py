@@ -26,6 +26,8 @@ Document = dict[str, Any]
 
 COLUMNS_AT_MOST = 60
 """Columns of a measured table on the board; nobody reads more, and a browser does not draw a thousand."""
+SHOWN = 8
+"""Columns shown at first of a table without a headline."""
 TEXT = ("method", "year", "family", "backbone", "loss", "data")
 _TITLES = {
     "method": "Method",
@@ -227,12 +229,14 @@ def section_table(board: Board, section: Section, number: int, outcomes: Outcome
         {"key": "architecture", "title": "Architecture", "group": "", "kind": "text"},
         {"key": "parameters", "title": "Parameters, M", "group": "", "kind": "number", "dir": "lower"},
     ]
+    # A set without a headline (a teacher's gain in speed) shows its first numbers.
+    shown = {h.column for h in heads if h.headline} or {h.column for h in heads[:SHOWN]}
     for h in heads:
         c = h.column
         about = f"{c.protocol}; {c.engine}; feature {c.feature}; selection {c.selection}; {c.precision}; {c.settings}"
         columns.append(
             {"key": brief(f"{c.suite} {c.metric}"), "title": brief(c.metric), "group": brief(h.subtitle),
-             "kind": "number", "dir": c.direction, "tip": brief(about, 1_000), "hidden": not h.headline, "unit": c.unit}
+             "kind": "number", "dir": c.direction, "tip": brief(about, 1_000), "hidden": c not in shown, "unit": c.unit}
         )  # fmt: skip
     standing = {
         h.column: places(board.columns[h.column], h.column.direction == "higher", outcomes if h.headline else None)

@@ -141,6 +141,10 @@ def notes(group: Sequence[Measurement]) -> list[str]:
         fewer, k = m.details.get("neighbours"), m.settings.get("k")
         if isinstance(fewer, int) and isinstance(k, int):
             said[f"k={k:,}: the training split has only {fewer:,} neighbours to give, and all of them vote"] = None
+        if isinstance(zero := m.details.get("zero_features"), int):
+            said[f"{zero:,} samples have features that are all zero: no neighbour of theirs is nearer than another"] = (
+                None
+            )
         left_out = m.details.get("left_out")
         if isinstance(left_out, dict):
             listed = ", ".join(

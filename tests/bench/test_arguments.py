@@ -45,6 +45,7 @@ MODULE = nn.Linear(2, 2)
         ({"batch": True}, "batch is a whole number of at least 1"),
         ({"workers": -1}, "workers is a whole number of at least 0"),
         ({"seed": -1}, "seed: .*greater than or equal to 0"),
+        ({"seed": 2**40}, "seed: .*less than 2147483648"),
         ({"name": " "}, "name is empty"),
         ({"name": "a\x1b[2Jb"}, "control characters"),
         ({"name": "\udcff"}, "no UTF-8"),

@@ -212,6 +212,24 @@ def test_ties_are_bold_too(make: Maker, tmp_path: Path) -> None:
     assert "not distinguishable from the best" in str([row["cells"][3:5] for row in rows])
 
 
+def test_columns_of_most_models_come_first(make: Maker, tmp_path: Path) -> None:
+    for i, name in enumerate(("a", "b")):
+        make(name, seed=i, runs=tmp_path / "runs")
+    only = make("c", seed=3).measurements[0].model_copy(
+        update={"suite": "agreement", "protocol": "agreement/x@1", "metric": "agreement", "headline": True}
+    )  # fmt: skip
+    make("c", seed=3, measurements=[only], runs=tmp_path / "runs")
+    columns = measured_table(publish(tmp_path / "runs", tmp_path / "site"))["columns"]
+    assert [c["title"] for c in columns if not c.get("hidden")][3:] == ["top1", "top1", "agreement"]
+
+
+def test_a_set_without_a_headline_shows_its_numbers(make: Maker, tmp_path: Path) -> None:
+    quiet = [m.model_copy(update={"headline": False}) for m in make("a").measurements]
+    make("a", measurements=quiet, runs=tmp_path / "runs")
+    columns = measured_table(publish(tmp_path / "runs", tmp_path / "site"))["columns"]
+    assert sum(not c.get("hidden") for c in columns) > 3
+
+
 def test_a_missing_artifact_costs_its_charts_alone(make: Maker, tmp_path: Path) -> None:
     make(runs=tmp_path / "runs")
     shutil.rmtree(tmp_path / "runs" / "artifacts")
