@@ -121,6 +121,7 @@ def test_lists(what):
         (["run", "--from", "r.json", "--model", "x"], ["--model cannot go with it"]),
         (["list", "modles"], ["nearest: models"]),
         (["publish", "--runs", "no-such-ledger", "--out", "site"], ["no-such-ledger"]),
+        (["publish", "--runs", ".", "--out", ""], ["--out", "empty"]),
         (["frobnicate"], ["frobnicate"]),
         (["inspect", "--model", "README.md"], ["README.md"]),
     ],
