@@ -16,7 +16,7 @@ from reports import baseline as sources
 from reports import tolerance
 from reports.baseline import Source
 from reports.comparable import Column, differences, exact_column
-from reports.outcomes import Run, Table, churn, identical, sampling, tables_of, unpaired
+from reports.outcomes import Run, Table, churn, identical, repeated, sampling, tables_of, the_same, unpaired
 from reports.verdict import Evidence, Judgement, Outcome, between_trainings, judge
 from reports.wording import digits, setting_label
 
@@ -298,7 +298,7 @@ def _error(
     first, second = tables
     m = sides[0][-1].measurement
     if not isinstance(first, str) and not isinstance(second, str):
-        if identical(m.metric, [*first, *second]):
+        if identical(m.metric, [*first, *second]) or (difference == 0 and the_same([*first, *second])):
             verdict.method = "identical outcomes"
             return 0.0
         scale = 100.0 if m.unit == "%" else 1.0
@@ -313,7 +313,7 @@ def _error(
     verdict.notes.append(f"unpaired: {problem}")
     verdict.method = "unpaired"
     error = unpaired(m, sides[1][-1].measurement)
-    if error is None and difference == 0 and mode == "numerics":
+    if difference == 0 and mode == "numerics" and (error is None or repeated([*sides[0], *sides[1]])):
         verdict.method = "equal values"
         return 0.0
     return error or None
@@ -321,7 +321,7 @@ def _error(
 
 def _fill(verdict: Verdict, evidence: Evidence, limit: float, judgement: Judgement) -> None:
     low, high = judgement.low, judgement.high
-    verdict.interval = (low, high) if verdict.higher_is_better else (-high, -low)
+    verdict.interval = (low, high) if verdict.higher_is_better else (0.0 - high, 0.0 - low)
     verdict.p, verdict.p_adjusted = judgement.p, judgement.p_adjusted
     verdict.needed = judgement.needed
     places = digits(verdict.unit)

@@ -53,6 +53,24 @@ def identical(metric: str, tables: Sequence[Table]) -> bool:
     )
 
 
+def the_same(tables: Sequence[Table]) -> bool:
+    """Whether all that every run kept of its samples is the same, whatever it means."""
+    first = tables[0]
+    return any(len(np.atleast_1d(array)) for array in first.values()) and all(
+        set(first) == set(other) and all(np.array_equal(first[name], other[name]) for name in first)
+        for other in tables[1:]
+    )
+
+
+def repeated(runs: Sequence[Run]) -> bool:
+    """Whether the same weights gave the same number, to the last digit, in runs that kept no outcomes."""
+    told = {
+        (r.record.model.weight_digest, r.measurement.value, r.measurement.interval, r.measurement.outcomes)
+        for r in runs
+    }
+    return len(told) == 1 and runs[0].measurement.outcomes is None
+
+
 def sampling(metric: str, ours: list[Table], theirs: list[Table], difference: float) -> float | str:
     """Standard error, as a fraction, of the paired difference of the runs' means; or why the tables do not give one.
 

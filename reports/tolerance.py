@@ -103,7 +103,10 @@ def load(path: Path | str | None = None) -> Tolerances:
         try:
             if regular(chosen).st_size > LARGEST:
                 raise BenchError(f"the gate's settings {chosen} have more than {LARGEST >> 10} KiB: no gate.toml has")
-            _merge(settings, tomllib.loads(chosen.read_text(encoding="utf-8")))
+            said = tomllib.loads(chosen.read_text(encoding="utf-8"))
+            _dotted(said, "tolerance")
+            _dotted(said.get("training"), "seed_deviation")
+            _merge(settings, said)
         except OSError as error:
             raise BenchError(f"the gate's settings {chosen} cannot be read: {error.strerror or error}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -116,6 +119,18 @@ def load(path: Path | str | None = None) -> Tolerances:
         raise BenchError(
             f"the gate's settings {chosen} are wrong at {where}: {first['msg'].removeprefix('Value error, ')}"
         ) from None
+
+
+def _dotted(tables: Any, name: str) -> None:
+    """``quality.rankme = 5`` without quotes is a table in a table to TOML, and a name to whoever writes it."""
+    if isinstance(tables, dict) and isinstance(table := tables.get(name), dict):
+        tables[name] = {
+            key: number
+            for suite, value in table.items()
+            for key, number in (
+                {f"{suite}.{metric}": v for metric, v in value.items()} if isinstance(value, dict) else {suite: value}
+            ).items()
+        }
 
 
 def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bench.errors import BenchError
+from bench.ledger import Ledger
 from bench.record import Engine, Record
 from reports import gate, gateforms, tolerance
 from reports.gate import Report
@@ -42,6 +43,50 @@ def test_the_same_outcomes_pass(make: Maker) -> None:
     assert report.verdicts[0].settings["k"] == 20
     assert {v.method for v in report.verdicts} == {"identical outcomes"}
     assert report.exit_code == 0
+
+
+def kept(make: Maker, side: str, ap: list[float] | None, value: float = 50.0, weights: str = "net-a") -> None:
+    """A number whose outcomes are no hits: retrieval's average precisions, or a suite that keeps none."""
+    made = make(runs=None)
+    tables = {} if ap is None else {"retrieval-queries": {"ap": np.array(ap), "query": np.arange(len(ap))}}
+    m = made.measurements[0].model_copy(
+        update={
+            "suite": "retrieval", "metric": "map", "headline": True, "value": value, "interval": (45.0, 55.0),
+            "outcomes": None if ap is None else f"artifacts/run-{side}/retrieval-queries.npz",
+        }
+    )  # fmt: skip
+    model = made.model.model_copy(update={"weight_digest": f"sha256:{weights}"})
+    record = made.model_copy(update={"run": f"run-{side}", "measurements": [m], "model": model})
+    Ledger(side).add(record, tables)
+
+
+@pytest.mark.parametrize(
+    ("ap", "other", "value", "weights", "outcome"),
+    [
+        ([0.2, 0.8], [0.2, 0.8], 50.0, "net-a", "pass"),
+        # The same mean of other outcomes is no repetition.
+        ([0.2, 0.8], [0.8, 0.2], 50.0, "net-a", "inconclusive"),
+        (None, None, 50.0, "net-a", "pass"),
+        (None, None, 50.1, "net-a", "inconclusive"),
+        (None, None, 50.0, "net-b", "inconclusive"),
+    ],
+)
+def test_a_repetition_passes_whatever_a_suite_keeps(
+    make: Maker, ap: list[float] | None, other: list[float] | None, value: float, weights: str, outcome: str
+) -> None:
+    kept(make, "old", ap)
+    kept(make, "new", other, value, weights)
+    (verdict,) = gate.run("old", "new").verdicts
+    assert verdict.outcome == outcome
+
+
+def test_names_with_a_dot_need_no_quotes(make: Maker) -> None:
+    Path("gate.toml").write_text(
+        '[tolerance]\nknn.top1 = 7\n"linear.top1" = 8\n[training.seed_deviation]\nknn.top1 = 2\n'
+    )
+    limits = tolerance.load()
+    assert (limits.tolerance["knn.top1"], limits.tolerance["linear.top1"]) == (7, 8)
+    assert limits.training.seed_deviation["knn.top1"] == 2
 
 
 def test_a_large_loss_is_regressed(make: Maker) -> None:
