@@ -30,8 +30,8 @@ FAULTS_TOLD = 50
 """Faults of a ledger that are printed, one a line."""
 
 
-def _folder(text: str) -> Path:
-    """A folder's path; an empty one (a variable that is not set) would quietly be the current folder."""
+def _path(text: str) -> Path:
+    """A path; an empty one (a variable that is not set) would quietly be the current folder."""
     if not str(text).strip():
         raise typer.BadParameter("the path is empty")
     return Path(text)
@@ -51,8 +51,8 @@ Trust = Annotated[
     bool, typer.Option("--trust-checkpoint", help="Let the file's pickle run code. Only for files you made yourself.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result document alone on stdout.")]
-Runs = Annotated[Path, typer.Option(help="The ledger: the folder where records gather.", metavar="DIR", parser=_folder)]
-Site = typer.Option(help="Where the pages go.", metavar="DIR", parser=_folder)
+Runs = Annotated[Path, typer.Option(help="The ledger: the folder where records gather.", metavar="DIR", parser=_path)]
+Site = typer.Option(help="Where the pages go.", metavar="DIR", parser=_path)
 Launcher = Annotated[
     str, typer.Option(help="local, torchrun (share the forward passes), ray or slurm (send runs elsewhere).")
 ]
@@ -96,7 +96,7 @@ def run(
     limit: Annotated[int | None, typer.Option(help="Use N samples of each split, spread over classes.", min=1)] = None,
     launcher: Launcher = "local",
     from_: Annotated[
-        Path | None, typer.Option("--from", help="Repeat the run of a record.", metavar="RECORD.json")
+        Path | None, typer.Option("--from", help="Repeat the run of a record.", metavar="RECORD.json", parser=_path)
     ] = None,
     trust_checkpoint: Trust = False,
     json: Json = False,
@@ -339,12 +339,14 @@ def gate(
     baseline: Annotated[str, typer.Option(help="A ledger, a record, or git:REF:path of either.", metavar="X")],
     candidate: Annotated[str, typer.Option(help="What is judged, given alike.", metavar="Y")],
     mode: Annotated[str, typer.Option(help="numerics (these networks) or training (their recipe).")] = "numerics",
-    config: Annotated[Path | None, typer.Option(help="Tolerances (default: gate.toml here).", metavar="FILE")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Tolerances (default: gate.toml here).", metavar="FILE", parser=_path)
+    ] = None,
     allow_inconclusive: Annotated[
         bool, typer.Option("--allow-inconclusive", help="Exit 0 when nothing regressed but something is undecided.")
     ] = False,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.", metavar="FILE")] = None,
-    summary: Annotated[Path | None, typer.Option(help="Append Markdown here.", metavar="FILE")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.", metavar="FILE", parser=_path)] = None,
+    summary: Annotated[Path | None, typer.Option(help="Append Markdown here.", metavar="FILE", parser=_path)] = None,
     json: Json = False,
 ) -> None:
     """Is the candidate worse than the baseline? Exit code 0: no, 1: yes, 2: cannot be judged."""
