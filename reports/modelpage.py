@@ -27,6 +27,8 @@ CLASSES_DRAWN = 100
 CONFUSION_DRAWN = 40
 NAME_SHOWN = 32
 """Characters of a class's name in a chart."""
+NARROW = {"labelLimit": 80}
+"""Pixels of a class's name along an axis, so that a telephone has room for the chart; the tip says all of it."""
 ROWS_AT_MOST = 2_000
 """Measurements listed on a page, the newest run's and its headlines first; the CSV has all."""
 
@@ -246,7 +248,7 @@ def _classes(m: Measurement, table: Table) -> list[Document]:
     pair = m.metric == "agreement"
     group, right = ("Class by the teacher", "Agreed, %") if pair else ("Class", "Right, %")
     encoding = {
-        "x": {"field": "label", "type": "nominal", "sort": None, "title": f"{group}, worst first"},
+        "x": {"field": "label", "type": "nominal", "sort": None, "title": f"{group}, worst first", "axis": NARROW},
         "y": quantitative("y", right, scale={"domain": [0, 100]}),
         "tooltip": [
             {"field": "label", "title": group},
@@ -284,8 +286,8 @@ def _confusion(what: str, m: Measurement, label: np.ndarray, prediction: np.ndar
     ]
     rows, columns = ("Teacher", "Student") if m.metric == "agreement" else ("True", "Predicted")
     encoding = {
-        "x": {"field": "p", "type": "nominal", "sort": names, "title": columns},
-        "y": {"field": "t", "type": "nominal", "sort": names, "title": rows},
+        "x": {"field": "p", "type": "nominal", "sort": names, "title": columns, "axis": NARROW},
+        "y": {"field": "t", "type": "nominal", "sort": names, "title": rows, "axis": NARROW},
         "color": quantitative("share", "% of the class", legend={"orient": "right"}),
         "tooltip": [{"field": k, "title": v} for k, v in (("t", rows), ("p", columns), ("n", "Samples"))],
     }
@@ -326,8 +328,8 @@ def _heat(
     ]
     scale = {"scheme": "blueorange", "domainMid": 0} if signed else {"scheme": "viridis"}
     encoding = {
-        "x": {"field": "c", "type": "ordinal", "sort": names[1], "title": axes[1]},
-        "y": {"field": "r", "type": "ordinal", "sort": names[0], "title": axes[0]},
+        "x": {"field": "c", "type": "ordinal", "sort": names[1], "title": axes[1], "axis": NARROW},
+        "y": {"field": "r", "type": "ordinal", "sort": names[0], "title": axes[0], "axis": NARROW},
         "color": quantitative("v", "Value", scale=scale, legend={"orient": "right"}),
         "tooltip": [{"field": "r", "title": axes[0]}, {"field": "c", "title": axes[1]}, quantitative("v", "Value")],
     }

@@ -24,7 +24,7 @@ from reports.distillation import (
 from reports.tables import Document, Table, measured, printed_cell
 from reports.wording import brief
 
-EMPTY = "Percent. An empty cell is unreported."
+EMPTY = "Percent. A dash is unreported."
 SAME, DIFFERENT = "Same architecture", "Different architecture"
 Numbers = dict[tuple[Model, str], dict[tuple[tuple[str, ...], str], Document]]
 """(student, the teacher's name) -> (pair of the table, metric) -> the cell."""

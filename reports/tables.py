@@ -133,7 +133,7 @@ def survey(
         about = [brief(text) for text in about]
         cells = about + [measured(found[k], standing.get(k, {}).get(model)) if k in found else None for k in keys]
         rows.append({"kind": "measured", **dict(zip(TEXT[1:], about[1:], strict=True)), "cells": cells, "model": model})
-    note = "Percent. * zero-shot. An empty cell is unreported."
+    note = "Percent. * zero-shot. A dash is unreported."
     return {"id": table, "title": title, "note": note, "columns": columns, "rows": rows}, left_out
 
 
