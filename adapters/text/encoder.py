@@ -35,7 +35,7 @@ class TextBackbone(Backbone):
         self.tokens = tokens
         self.pooling = pooling
         width = int(cast(Any, network).config.hidden_size)
-        dims = {"pooled": width * len(pooling.modes), "cls": width, "avg": width}
+        dims = {"pooled": pooling.width(width), "cls": width, "avg": width}
         if self.pooler is not None:
             dims["pooler"] = width
         if classifier is not None:
@@ -43,13 +43,14 @@ class TextBackbone(Backbone):
         named = {name: value for name, value in network.state_dict().items() if value.numel()}
         if classifier is not None:
             named |= {f"classifier.{name}": value for name, value in classifier.state_dict().items()}
+        named |= {f"pooling.{name}": value for name, value in pooling.state_dict().items()}
         self.card = card.model_copy(
             update={
                 "dims": dims,
                 "feature": pooling.describe(),
                 "transform": _transform(tokens),
                 "weight_digest": weight_digest(named),
-                "parameters": sum(p.numel() for p in network.parameters()),
+                "parameters": sum(p.numel() for part in (network, pooling) for p in part.parameters()),
             }
         )
         freeze(self)

@@ -62,7 +62,7 @@ def load(
     tensors, found = _chosen(container.content, config, folder, weights_key)
     network, unused = _filled(folder, kind, config, tensors)
     classifier = classifier_of(kind, stated, tensors, int(config.hidden_size))
-    pooling = pooling_of(folder)
+    pooling = pooling_of(folder, int(config.hidden_size), trust=trust)
     tokens = Tokens(folder, _longest(folder, config))
     vocabulary = max(tokens.backend.get_vocab().values(), default=0) + 1
     if vocabulary > config.vocab_size:
@@ -73,7 +73,7 @@ def load(
     notes = [] if pooling.stated else ["pooling: the folder states none; the mean of the last layer's tokens is taken"]
     if getattr(network, "pooler", None) is None:
         notes.append("the checkpoint has no pooler: the class token has no dense layer of its own")
-    filled = len(network.state_dict())
+    filled = len(network.state_dict()) + len(pooling.state_dict())
     card = Card(
         name=folder.resolve().name,
         spec=spec,

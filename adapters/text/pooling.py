@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adapters.jsonfile import read_json
+from adapters.text.dense import Dense, Unit, dense_of
 from bench.errors import BenchError
 
 _MODES = {
@@ -20,24 +21,34 @@ _MODES = {
 _WORDS = {"cls": "cls", "mean": "mean", "max": "max"}
 
 
-@dataclass(frozen=True)
-class Pooling:
-    """``modes`` side by side, then to length one where ``unit``."""
+class Pooling(nn.Module):
+    """``modes`` of the tokens side by side, then the modules that follow: dense layers, length one."""
 
-    modes: tuple[str, ...] = ("mean",)
-    unit: bool = False
-    stated: bool = False
-    """Whether the folder says so."""
+    def __init__(
+        self, modes: Sequence[str] = ("mean",), after: Sequence[Dense | Unit] = (), *, stated: bool = False
+    ) -> None:
+        super().__init__()
+        self.modes = tuple(modes)
+        self.after = nn.ModuleList(after)
+        self.stated = stated
+        """Whether the folder says so."""
 
-    def __call__(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """[B, D] of ``hidden`` [B, L, D]; ``mask`` [B, L] is 1 where there is a token."""
         parts = [_pooled(hidden, mask, mode) for mode in self.modes]
         pooled = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-        return torch.nn.functional.normalize(pooled, dim=1) if self.unit else pooled
+        for module in self.after:
+            pooled = module(pooled)
+        return pooled
+
+    def width(self, tokens: int) -> int:
+        """Numbers of the feature, for tokens of that width."""
+        layers = [module for module in self.after if isinstance(module, Dense)]
+        return layers[-1].linear.out_features if layers else tokens * len(self.modes)
 
     def describe(self) -> str:
-        """The card's ``feature``."""
-        return "+".join(self.modes) + (", L2" if self.unit else "")
+        """The card's ``feature``: ``mean, dense 512 tanh, L2``."""
+        return ", ".join(["+".join(self.modes), *(cast("Dense | Unit", module).describe() for module in self.after)])
 
 
 def mean(hidden: Tensor, mask: Tensor) -> Tensor:
@@ -46,36 +57,49 @@ def mean(hidden: Tensor, mask: Tensor) -> Tensor:
     return (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
 
-def pooling_of(folder: Path) -> Pooling:
-    """What ``modules.json`` and the pooling's own configuration say; without them the mean of the tokens.
+def pooling_of(folder: Path, width: int, *, trust: bool = False) -> Pooling:
+    """What ``modules.json`` and the modules' own configurations say of tokens [B, L, width]; without them their mean.
 
-    Raises `BenchError` for a module or a mode that is not carried out here.
+    Raises `BenchError` for a module, an order or a mode that is not carried out here.
     """
     path = folder / "modules.json"
     if path.is_file():
-        modules = read_json(path, list)
-        found, unit = None, False
-        for number, module in enumerate(modules):
+        modes: tuple[str, ...] | None = None
+        after: list[Dense | Unit] = []
+        for number, module in enumerate(read_json(path, list)):
             kind = str(module.get("type", "")).rpartition(".")[2] if isinstance(module, dict) else ""
-            if kind == "Pooling":
-                found = _modes(folder, str(module.get("path", "")))
+            if kind == "Pooling" and modes is None and not after:
+                modes = _modes(folder, _inside(folder, module, kind))
+                width *= len(modes)
             elif kind == "Normalize":
-                unit = True
+                after.append(Unit())
+            elif kind == "Dense" and modes is not None:
+                layer = dense_of(folder, _inside(folder, module, kind), width, trust=trust)
+                after.append(layer)
+                width = layer.linear.out_features
             elif kind != "Transformer" or number > 0:
                 raise BenchError(
-                    f"{path} ends in a module '{kind or module}', which is not read here: give the folder of the "
-                    f"encoder alone, with Transformer, Pooling and Normalize"
+                    f"{path} has a module '{kind or str(module)[:80]}' in a place where it is not read here: give the "
+                    f"folder of the encoder alone, or one of Transformer, Pooling, Dense and Normalize in that order"
                 )
-        return Pooling(found, unit, stated=True) if found else Pooling(unit=unit)
+        return Pooling(modes or ("mean",), after, stated=modes is not None)
     for child in sorted(folder.glob("*_Pooling")):
         if (child / "config.json").is_file():
             return Pooling(_modes(folder, child.name), stated=True)
     return Pooling()
 
 
-def _modes(folder: Path, where: str) -> tuple[str, ...]:
+def _inside(folder: Path, module: dict[str, Any], kind: str) -> str:
+    """The name of a module's sub-folder."""
+    where = str(module.get("path", ""))
     if Path(where).name != where or where in ("", ".."):
-        raise BenchError(f"{folder / 'modules.json'} names a pooling at '{where[:80]}', which is no sub-folder of it")
+        raise BenchError(
+            f"{folder / 'modules.json'} names a {kind} at '{where[:80]}', which is no sub-folder of its folder"
+        )
+    return where
+
+
+def _modes(folder: Path, where: str) -> tuple[str, ...]:
     path = folder / where / "config.json"
     if not path.is_file():
         raise BenchError(f"{folder} lacks {where}/config.json, which says how its tokens are pooled: copy it too")

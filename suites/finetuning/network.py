@@ -70,6 +70,12 @@ class FineTuned(nn.Module):
         """The network inside the Backbone."""
         return cast(nn.Module, getattr(self.backbone, "network", self.backbone))
 
+    @property
+    def tail(self) -> nn.Module:
+        """The Backbone's layers after the trunk that its pooled feature passes, as a folder of texts may have them."""
+        own = getattr(self.backbone, "pooling", None)
+        return own if self.pool == "pooled" and isinstance(own, nn.Module) else nn.Identity()
+
     def logits(self, images: Tensor) -> Tensor:
         """[B, classes], or [B, 1] where a number is learned."""
         if self.pool == "mean":

@@ -104,7 +104,7 @@ def optimiser_of(settings: dict[str, Any], network: FineTuned, lr: float, weight
     if settings["decay_over_lr"]:
         weight_decay /= lr
     groups = grouped(
-        [(network.trunk, 1.0), (network.norm, 1.0), (network.head, head)],
+        [(network.trunk, 1.0), (network.tail, 1.0), (network.norm, 1.0), (network.head, head)],
         weight_decay=weight_decay,
         layer_decay=settings["layer_decay"],
         undecayed=settings["decay_spares_vectors"],

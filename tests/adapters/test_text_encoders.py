@@ -134,10 +134,11 @@ def test_pooling_is_the_folders(tmp_path):
     config.write_text(json.dumps({"pooling_mode_weightedmean_tokens": True}))
     with pytest.raises(BenchError, match=r"weightedmean.*class token, the mean and the maximum"):
         paths.load(str(folder))
-    (folder / "modules.json").write_text(json.dumps([*modules, {"type": "sentence_transformers.models.Dense"}]))
     config.write_text(json.dumps({"pooling_mode": "mean"}))
-    with pytest.raises(BenchError, match="Dense"):
-        paths.load(str(folder))
+    for wrong in ({"type": "sentence_transformers.models.CNN"}, {"type": "sentence_transformers.models.Pooling"}):
+        (folder / "modules.json").write_text(json.dumps([*modules, wrong]))
+        with pytest.raises(BenchError, match=wrong["type"].rpartition(".")[2]):
+            paths.load(str(folder))
 
 
 def test_task_checkpoints_and_old_names(tmp_path):
