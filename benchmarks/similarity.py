@@ -31,18 +31,18 @@ def main() -> None:
     teacher = common @ rng.standard_normal((32, args.classes), dtype=np.float32)
     student = teacher + rng.standard_normal(teacher.shape, dtype=np.float32)
     target = teacher.argmax(axis=1)
-    report("data", 0.0)
-    whole = time.perf_counter()
+    report("data", Clock())
+    whole = Clock()
     for name in ("cka", "cka_debiased", "mutual_knn"):
-        begun = time.perf_counter()
+        begun = Clock()
         value = similarity_measures.get(name).compute(x, y).value
-        report(f"{name} {value:.6f}", time.perf_counter() - begun)
-    begun = time.perf_counter()
+        report(f"{name} {value:.6f}", begun)
+    begun = Clock()
     found = pair([teacher], student, 4.0)
     right = answers([student], target, "the student").correct
     resampled_sums([np.stack([found.agree, found.kl, found.js, found.tv, right], axis=1)])
-    report(f"agreement {100 * found.agree.mean():.2f} %, 10 000 resamples", time.perf_counter() - begun)
-    report("all", time.perf_counter() - whole)
+    report(f"agreement {100 * found.agree.mean():.2f} %, 10 000 resamples", begun)
+    report("all", whole)
 
 
 def rectified(common: np.ndarray, width: int, rng: np.random.Generator) -> np.ndarray:
@@ -52,9 +52,21 @@ def rectified(common: np.ndarray, width: int, rng: np.random.Generator) -> np.nd
     return np.maximum(x, 0, out=x)
 
 
-def report(what: str, seconds: float) -> None:
+class Clock:
+    """Seconds since it was made: of the wall, and of the processor in all threads."""
+
+    def __init__(self) -> None:
+        self.begun = time.perf_counter(), time.process_time()
+
+    def seconds(self) -> tuple[float, float]:
+        """(wall, processor)."""
+        return time.perf_counter() - self.begun[0], time.process_time() - self.begun[1]
+
+
+def report(what: str, begun: Clock) -> None:
+    wall, processor = begun.seconds()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"{what:50s} {seconds:7.1f} s   peak {peak:.2f} GB", flush=True)
+    print(f"{what:50s} {wall:7.1f} s   processor {processor:7.1f} s   peak {peak:.2f} GB", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from suites.similarity_measures.measure import Invariance, Measure, Value
 ANGLES: frozenset[Invariance] = frozenset({"permutation", "rotation", "scale"})
 BLOCK = 64_000_000
 """Similarities held at a time (256 MB as float32)."""
+TILE = 4096
+"""Rows and columns of a tile where all similarities are more than that."""
 
 
 class Neighbours(NamedTuple):
@@ -34,28 +36,99 @@ def nearest(x: np.ndarray, k: int) -> Neighbours:
     Float32 similarities that are too near at rank k to be told apart are computed again in float64; there, what differs
     by rounding alone (1e-12) counts as tied.
     """
-    import torch
-
     n = len(x)
     if not 1 <= k <= n - 1:
         raise BenchError(f"each of {n} samples has {n - 1} neighbours: {k} cannot be compared")
     rows = unit_rows(x)
-    slack = 1e-12 if rows.dtype == np.float64 else 4e-6
-    index = np.empty((n, k), dtype=np.int64)
-    similarity = np.empty((n, k))
+    if n * n <= BLOCK or k >= min(TILE, n - 1):
+        return Neighbours(*_against_all(x, rows, np.arange(n), k))
+    best = _Best(n, k + 1)
+    for first in range(0, n, TILE):
+        for second in range(first, n, TILE):
+            # A tile serves its rows and, the matrix being symmetric, its columns: half of the products suffice.
+            tile = rows[first : first + TILE] @ rows[second : second + TILE].T
+            if first == second:
+                np.fill_diagonal(tile, -np.inf)
+            else:
+                best.take(tile.T, second, first)
+            best.take(tile, first, second)
+    index, similarity = _ascending(best.index[:, :k], best.similarity[:, :k])
+    # A row whose next neighbour is as near as its k-th: all of its similarities say which of them come first.
+    near = np.flatnonzero(best.similarity[:, k - 1] - best.similarity[:, k] <= _slack(rows))
+    index[near], similarity[near] = _against_all(x, rows, near, k)
+    return Neighbours(index, similarity)
+
+
+def _against_all(x: np.ndarray, rows: np.ndarray, which: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(ids, similarities) of the k nearest of the rows ``which`` [M], in blocks of rows against all."""
+    import torch
+
+    n, slack = len(rows), _slack(rows)
+    index, similarity = np.empty((len(which), k), dtype=np.int64), np.empty((len(which), k))
     step = max(1, min(n, BLOCK // n))
-    for start in range(0, n, step):
-        block = rows[start : start + step] @ rows.T
-        own = np.arange(start, start + len(block))
-        block[np.arange(len(block)), own] = -np.inf
+    for start in range(0, len(which), step):
+        own = which[start : start + step]
+        block = rows[own] @ rows.T
+        block[np.arange(len(own)), own] = -np.inf
         values, found = (t.numpy() for t in torch.topk(torch.from_numpy(block), min(k + 1, n - 1), dim=1))
         if k < n - 1:
             for row in np.flatnonzero(values[:, k - 1] - values[:, k] <= slack):
-                found[row, :k] = _settle(x, start + int(row), block[row], float(values[row, k - 1]), k, slack)
-        chosen = np.sort(found[:, :k], axis=1)
-        index[own] = chosen
-        similarity[own] = np.take_along_axis(block, chosen, axis=1)
-    return Neighbours(index, similarity)
+                found[row, :k] = _settle(x, int(own[row]), block[row], float(values[row, k - 1]), k, slack)
+        chosen = found[:, :k]
+        part = slice(start, start + len(own))
+        index[part], similarity[part] = _ascending(chosen, np.take_along_axis(block, chosen, axis=1))
+    return index, similarity
+
+
+def _ascending(index: np.ndarray, similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.argsort(index, axis=1)
+    return np.take_along_axis(index, order, axis=1), np.take_along_axis(similarity, order, axis=1).astype(np.float64)
+
+
+def _slack(rows: np.ndarray) -> float:
+    """Below what difference two similarities are not told apart."""
+    return 1e-12 if rows.dtype == np.float64 else 4e-6
+
+
+class _Best:
+    """The ``most`` largest similarities of every row so far, largest first."""
+
+    def __init__(self, n: int, most: int) -> None:
+        self.similarity = np.full((n, most), -np.inf)
+        self.index = np.zeros((n, most), dtype=np.int64)
+
+    def take(self, tile: np.ndarray, row: int, column: int) -> None:
+        """``tile`` [R, C]: similarities of the rows from ``row`` to those from ``column``."""
+        import torch
+
+        part = slice(row, row + len(tile))
+        held, most = self.similarity[part], self.similarity.shape[1]
+        # Compared as it lies in memory, whichever way round that is.
+        upright = bool(tile.flags.c_contiguous)
+        plain = tile if upright else tile.T
+        least = held[:, -1].astype(plain.dtype)
+        hits = plain > (least[:, None] if upright else least)
+        if np.count_nonzero(hits) > most * len(tile):
+            # As at first, when everything is better than nothing.
+            kept = torch.topk(torch.from_numpy(tile), min(most, tile.shape[1]), dim=1)
+            new, where = kept.values.numpy(), kept.indices.numpy()
+        else:
+            flat = np.flatnonzero(hits)
+            query, other = np.divmod(flat, plain.shape[1])
+            values = plain.ravel()[flat]
+            if not upright:
+                order = np.argsort(other, kind="stable")
+                query, other, values = other[order], query[order], values[order]
+            counts = np.bincount(query, minlength=len(tile))
+            new = np.full((len(tile), int(counts.max())), -np.inf)
+            where = np.zeros(new.shape, dtype=np.int64)
+            place = np.arange(len(query)) - (np.cumsum(counts) - counts)[query]
+            new[query, place], where[query, place] = values, other
+        similarity = np.concatenate([held, new], axis=1)
+        index = np.concatenate([self.index[part], where + column], axis=1)
+        order = np.argsort(-similarity, axis=1, kind="stable")[:, :most]
+        self.similarity[part] = np.take_along_axis(similarity, order, axis=1)
+        self.index[part] = np.take_along_axis(index, order, axis=1)
 
 
 def _settle(x: np.ndarray, row: int, similarities: np.ndarray, edge: float, k: int, slack: float) -> np.ndarray:
