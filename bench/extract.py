@@ -19,6 +19,7 @@ from bench.errors import BenchError
 from bench.filling import Filling, decoder
 from bench.loader import default_workers
 from bench.memorystore import MemoryStore
+from bench.modality import noun_of
 from bench.outputs import names_of, outputs
 from bench.shards import Corrupt
 from bench.store import FeatureStore, create_store, find_stores, shard_size
@@ -93,7 +94,7 @@ def extract(
     begun = time.perf_counter()
     n = len(dataset)
     if n == 0:
-        raise BenchError(f"{dataset.name} {dataset.split} holds no images")
+        raise BenchError(f"{dataset.name} {dataset.split} holds no {noun_of(dataset)}")
     if (batch or 1) < 1 or (workers or 0) < 0 or batch == 0:
         raise BenchError(f"--batch must be at least 1 and --workers at least 0, not {batch} and {workers}")
     kind = precision_of(precision)
@@ -112,8 +113,8 @@ def extract(
     def refuse(corrupt: list[Corrupt]) -> None:
         if len(corrupt) > max_corrupt * n or len(corrupt) == n:
             raise BenchError(
-                f"at least {len(corrupt)} of the {n} images of {dataset.name} {dataset.split} cannot be decoded, more "
-                f"than the {max_corrupt:.2%} allowed: {_listed(corrupt)}: mend or remove them"
+                f"at least {len(corrupt)} of the {n} {noun_of(dataset)} of {dataset.name} {dataset.split} cannot be "
+                f"decoded, more than the {max_corrupt:.2%} allowed: {_listed(corrupt)}: mend or remove them"
             )
 
     filling = Filling(
@@ -149,8 +150,8 @@ def extract(
     refuse(found.corrupt)
     if found.corrupt:
         progress.warn(
-            f"{len(found.corrupt)} of the {n} images of {dataset.name} {dataset.split} cannot be decoded and are left "
-            f"out: {_listed(found.corrupt)}"
+            f"{len(found.corrupt)} of the {n} {noun_of(dataset)} of {dataset.name} {dataset.split} cannot be decoded "
+            f"and are left out: {_listed(found.corrupt)}"
         )
     if not live:
         keep_quota(progress)
@@ -223,7 +224,7 @@ def _first_image(backbone: Backbone, dataset: Dataset) -> torch.Tensor:
             return preprocess(dataset.image(index))
         except (DecodeError, OSError):
             continue  # counted and named by the pass itself
-    raise BenchError(f"none of the images of {dataset.name} {dataset.split} can be decoded")
+    raise BenchError(f"none of the {noun_of(dataset)} of {dataset.name} {dataset.split} can be decoded")
 
 
 def _homes(

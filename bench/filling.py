@@ -17,7 +17,7 @@ from torch import Tensor
 from bench.device import Precision, forward_mode, is_out_of_memory, synchronize
 from bench.errors import BenchError
 from bench.loader import Decoder, decode, explained, output_shape
-from bench.modality import modality_of
+from bench.modality import noun_of
 from bench.outputs import outputs
 from bench.shards import Corrupt
 
@@ -116,7 +116,7 @@ class Filling:
         if not missing:
             return
         with self.progress.stage(
-            f"extract {self.dataset.name} {self.dataset.split}", store.n, f"{modality_of(self.dataset)}s"
+            f"extract {self.dataset.name} {self.dataset.split}", store.n, noun_of(self.dataset)
         ) as stage:
             stage.skip(store.n - _samples(store, missing))
             while missing:

@@ -20,6 +20,11 @@ def modality_of(dataset: Dataset) -> Modality:
     return said
 
 
+def noun_of(dataset: Dataset) -> str:
+    """What its samples are called on a screen: ``images`` or ``texts``."""
+    return f"{modality_of(dataset)}s"
+
+
 def reads(card: Card) -> Modality | None:
     """What a network takes; None for a user's own module with a transform of its own, which may take anything."""
     if card.family == "text":

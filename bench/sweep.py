@@ -110,6 +110,8 @@ class Pass(NamedTuple):
     limit: int | None
     precision: str
     images: int
+    """Samples: images, or texts."""
+    noun: str
     seconds: float | None
     """At the rate of an earlier record of the model; None when there is none."""
 
@@ -123,7 +125,7 @@ class Step:
     varied: str = ""
     """The settings that tell it from the sweep's other runs, ``knn.size=448``."""
     images: int | None = None
-    """Images of both splits of its data, where they could be opened."""
+    """Images (or texts) of both splits of its data, where they could be opened."""
     passes: list[Pass] = field(default_factory=list)
     """The forward passes that it needs when the store holds nothing of them yet."""
     status: str = "to do"
@@ -180,8 +182,9 @@ def plan(requests: list[Request], runs: Path) -> list[Step]:
     Data that cannot be opened fail their steps here, before any forward pass.
     """
     from bench.data.opening import open_data
+    from bench.modality import noun_of
 
-    sizes: dict[str, tuple[int, int] | BenchError] = {}
+    sizes: dict[str, tuple[int, int, str] | BenchError] = {}
     differing = _differing(requests)
     rates = _rates(runs)
     steps = []
@@ -195,13 +198,13 @@ def plan(requests: list[Request], runs: Path) -> list[Step]:
                 if spec not in sizes:
                     try:
                         splits = open_data(spec)
-                        sizes[spec] = len(splits.train), len(splits.test)
+                        sizes[spec] = len(splits.train), len(splits.test), noun_of(splits.test)
                     except BenchError as error:
                         sizes[spec] = error
                 counts = sizes[spec]
                 if isinstance(counts, BenchError):
                     raise counts
-                images = sum(min(n, request.limit or n) for n in counts)
+                images = sum(min(n, request.limit or n) for n in counts[:2])
                 step.images = (step.images or 0) + images
                 own = (request.model, request.arch, request.weights_key)
                 teacher = [(request.teacher, None, None)] if request.teacher and size is None else []
@@ -210,7 +213,18 @@ def plan(requests: list[Request], runs: Path) -> list[Step]:
                         rate = rates.get(model)
                         seconds = images / rate if rate else None
                         step.passes.append(
-                            Pass(model, arch, key, spec, size, request.limit, request.precision, images, seconds)
+                            Pass(
+                                model,
+                                arch,
+                                key,
+                                spec,
+                                size,
+                                request.limit,
+                                request.precision,
+                                images,
+                                counts[2],
+                                seconds,
+                            )
                         )
         except BenchError as error:
             interruption.check()
@@ -221,7 +235,9 @@ def plan(requests: list[Request], runs: Path) -> list[Step]:
 def cost(steps: list[Step]) -> str:
     """The plan's sum, in a sentence: a pass that several runs need counts once."""
     passes = {one for step in steps for one in step.passes}
-    text = f"{len(steps)} runs, {sum(one.images for one in passes):,} images to forward less what the store holds"
+    of = {noun: sum(one.images for one in passes if one.noun == noun) for noun in sorted({one.noun for one in passes})}
+    counted = " and ".join(f"{count:,} {noun}" for noun, count in of.items()) or "0 images"
+    text = f"{len(steps)} runs, {counted} to forward less what the store holds"
     known = sum(one.seconds for one in passes if one.seconds is not None)
     if known >= 1:
         text += f", {known / 60:.1f} min at the rates of earlier records"
@@ -269,6 +285,8 @@ def carry(
 
 def rows(steps: list[Step]) -> list[dict[str, str]]:
     """The steps as a table for people."""
+    nouns = {one.noun for step in steps for one in step.passes} or {"images"}
+    noun = nouns.pop() if len(nouns) == 1 else "samples"
     return [
         {
             "run": str(step.number),
@@ -277,7 +295,7 @@ def rows(steps: list[Step]) -> list[dict[str, str]]:
             "seed": str(step.request.seed),
             "suites": ",".join(step.request.suites),
             **({"varied": step.varied} if any(other.varied for other in steps) else {}),
-            "images": f"{step.images:,}" if step.images is not None else "",
+            noun: f"{step.images:,}" if step.images is not None else "",
             "status": step.status,
             "numbers": ", ".join(f"{name} {value:.2f}" for name, value in (step.headlines or {}).items()),
         }

@@ -242,7 +242,7 @@ def render(arms: Arms) -> str:
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     table.add_column("", overflow="fold")
     sure = f"{arms.confidence:.0%}"
-    for head in ("first (sd)", "second (sd)", "difference", f"Welch {sure}", "trainings and images", "p"):
+    for head in ("first (sd)", "second (sd)", "difference", f"Welch {sure}", "trainings and samples", "p"):
         table.add_column(head, justify="right", no_wrap=True)
     for e in arms.effects:
         at = digits(e.unit)
@@ -255,6 +255,6 @@ def render(arms: Arms) -> str:
     console.print(table)
     for e in arms.effects:
         if e.note:
-            console.print(Text(clean(f"  {e.suite} {e.metric}: no interval over images: {e.note}")))
+            console.print(Text(clean(f"  {e.suite} {e.metric}: no interval over samples: {e.note}")))
     console.print(Text(f"\n{clean(arms.claim)}"))
     return stream.getvalue().rstrip() + "\n"

@@ -14,6 +14,7 @@ import numpy as np
 
 from bench.errors import BenchError
 from bench.files import write_atomically
+from bench.modality import noun_of
 from bench.options import Allowed
 from bench.suite import Needs, engine_of
 from suites.classification import Labels, accuracies, confidence_of, labels_of
@@ -146,7 +147,7 @@ def predict(
     corrupt: list[str] = []
     with (
         forward_mode(device, task.protocol.precision),
-        task.progress.stage(stage_name, len(images), "images") as stage,
+        task.progress.stage(stage_name, len(images), noun_of(images)) as stage,
     ):
         for decoded in decode(decoder, batches, workers=workers, size=size):
             if decoded.kept:
@@ -156,8 +157,8 @@ def predict(
             stage.advance(len(decoded.kept) + len(decoded.corrupt))
     if len(corrupt) > MOST_CORRUPT * len(images):
         raise BenchError(
-            f"{len(corrupt)} of the {len(images)} images of {images.name} {images.split} cannot be decoded, more than "
-            f"the {MOST_CORRUPT:.0%} allowed, first {corrupt[0]}: mend or remove them"
+            f"{len(corrupt)} of the {len(images)} {noun_of(images)} of {images.name} {images.split} cannot be decoded, "
+            f"more than the {MOST_CORRUPT:.0%} allowed, first {corrupt[0]}: mend or remove them"
         )
     left_out = {"corrupt": len(corrupt), "corrupt_images": corrupt[:20]} if corrupt else {}
     return np.concatenate(found), np.array(rows), left_out

@@ -65,6 +65,8 @@ class SpanNetwork(nn.Module):
 class Windows:
     """``samples[i]``: (tokens float32 [3, longest], int64 [2])."""
 
+    noun = "windows"
+
     def __init__(self, pieces: list[Piece], backbone: Backbone, longest: int) -> None:
         self.pieces = pieces
         self.pad = int(cast(Any, backbone).tokens.pad)

@@ -11,6 +11,7 @@ from bench.data.subset import Subset
 from bench.dataset import Dataset, Splits
 from bench.errors import BenchError
 from bench.files import at_home
+from bench.modality import noun_of
 from bench.registry import nearest, resolve, table
 
 
@@ -37,7 +38,7 @@ def open_data(spec: str) -> Splits:
         raise BenchError(f"--data {spec} has a class number beyond 64 bits: number the classes from 0") from None
     for split in splits:
         if len(split) == 0:
-            raise BenchError(f"--data {spec}: the split '{split.split}' holds no images")
+            raise BenchError(f"--data {spec}: the split '{split.split}' holds no {noun_of(split)}")
     return splits
 
 
@@ -59,7 +60,7 @@ def limited(dataset: Dataset, n: int) -> Dataset:
     Deterministic: within a class the samples are taken at even distances, and the order of the data set is kept.
     """
     if n < 1:
-        raise BenchError(f"--limit {n} leaves no images: give a number of at least 1")
+        raise BenchError(f"--limit {n} leaves no {noun_of(dataset)}: give a number of at least 1")
     if n >= len(dataset):
         return dataset
     if dataset.labels.ndim > 1:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.dataset import Dataset, DecodeError
 from bench.errors import BenchError
+from bench.modality import noun_of
 from bench.transform import rgb
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class TrainingImages:
         self.dataset = dataset
         self.labels = labels
         self.augment = augment
+        self.noun = noun_of(dataset)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,7 +47,7 @@ class TrainingImages:
                     raise BenchError(f"{error.path} cannot be read ({error.reason})") from error
             except OSError as error:
                 raise BenchError(f"{self.dataset.ids[at]} cannot be read ({error})") from error
-        raise BenchError(f"no image of {self.dataset.name} {self.dataset.split} can be decoded")
+        raise BenchError(f"none of the {self.noun} of {self.dataset.name} {self.dataset.split} can be decoded")
 
 
 def augmentation(settings: dict[str, Any], backbone: Backbone) -> Callable[[Image.Image], Tensor]:

@@ -29,11 +29,11 @@ class Length:
     ) -> Length:
         """Give ``epochs`` or ``iterations``. Refuses no samples, and a batch or length that is not above 0."""
         if samples < multiple:
-            few = "no images" if samples == 0 else f"{samples} image(s), and a batch holds {multiple} at least"
+            few = "no samples" if samples == 0 else f"{samples} of them, and a batch holds {multiple} at least"
             raise BenchError(f"there is nothing to train on: {few}")
         if batch < multiple or (iterations is None) == (epochs is None) or (iterations or epochs or 0) <= 0:
             raise BenchError(
-                f"a training has {multiple} or more images a batch and a length above 0, "
+                f"a training has {multiple} or more samples a batch and a length above 0, "
                 f"not batch {batch}, epochs {epochs}, iterations {iterations}"
             )
         used = min(batch, samples)

@@ -150,7 +150,7 @@ class _Training:
     def run(self, folder: Path | None, identity: Any) -> Trained:
         if self.length.batch < ranks.world():
             raise BenchError(
-                f"{self.name}: {ranks.world()} processes cannot share batches of {self.length.batch} image(s): "
+                f"{self.name}: {ranks.world()} processes cannot share batches of {self.length.batch}: "
                 f"start fewer, or train with a larger batch"
             )
         self.order = Order(self.length, self.seed)
@@ -204,7 +204,7 @@ class _Training:
         with (
             closing(feeding) as batches,
             interruptible() as asked,
-            self.progress.stage(self.name, self.length.iterations * self.length.batch, "images") as stage,
+            self.progress.stage(self.name, self.length.iterations * self.length.batch, self.noun) as stage,
         ):
             stage.skip(first * self.length.batch)
             for iteration in range(first, self.length.iterations):
@@ -215,7 +215,8 @@ class _Training:
                         raise
                     raise BenchError(
                         f"{self.name}: the memory of {self.device} ran out at iteration {iteration} with {self.micro} "
-                        f"images at once; what was finished is kept: run the same command again with a smaller --batch"
+                        f"{self.noun} at once; what was finished is kept: run the same command again with a smaller "
+                        f"--batch"
                     ) from error
                 done = iteration + 1
                 stage.advance(self.length.batch, self._note())
@@ -294,14 +295,23 @@ class _Training:
 
         found = estimate(
             step, self.model, self.optimiser, make, device=self.device, micro=micro, multiple=length.multiple,
-            chosen=self.micro is not None, average=self.average is not None,
+            chosen=self.micro is not None, average=self.average is not None, noun=self.noun,
         )  # fmt: skip
         # A refused first step of the gradient scaler must not be remembered.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.micro = min(ranks.everybodys(found.micro))
         if ranks.rank() == 0:
             self.progress.say(
-                plan_line(self.name, self.length, self.schedule, self.optimiser, self.precision, found, self.workers)
+                plan_line(
+                    self.name,
+                    self.length,
+                    self.schedule,
+                    self.optimiser,
+                    self.precision,
+                    found,
+                    self.workers,
+                    self.noun,
+                )
             )
 
     def _take_over(self, state: dict[str, Any]) -> None:
@@ -316,10 +326,15 @@ class _Training:
         asked = min(self.micro, self._share()) if self.micro is not None and not done else state["micro"]
         if asked != state["micro"]:
             self.progress.warn(
-                f"{self.name}: goes on with {asked} images at once as asked, where the interrupted run had "
+                f"{self.name}: goes on with {asked} {self.noun} at once as asked, where the interrupted run had "
                 f"{state['micro']}: not to the last bit what it would have become"
             )
         self.micro = int(asked)
+
+    @property
+    def noun(self) -> str:
+        """What the samples say they are."""
+        return getattr(self.samples, "noun", "images")
 
     def _share(self) -> int:
         """Images of a batch that one process has at least."""

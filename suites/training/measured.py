@@ -53,6 +53,7 @@ def estimate(
     multiple: int,
     chosen: bool,
     average: bool,
+    noun: str = "images",
 ) -> Estimate:
     """The largest number of images at once, up to ``micro`` by halving, that the device holds, and what it takes.
 
@@ -85,8 +86,9 @@ def estimate(
                         raise
             if chosen or micro <= smallest:
                 raise BenchError(
-                    f"a training step of {micro} image(s) needs about {gigabytes(need)} and {device} has "
-                    f"{gigabytes(room + _held(model))} for it: take a smaller network or image size, "
+                    f"a training step of {micro} {noun} needs about {gigabytes(need)} and {device} has "
+                    f"{gigabytes(room + _held(model))} for it: take a smaller network"
+                    f"{' or image size' if noun == 'images' else ''}, "
                     f"{'a smaller --batch, ' if chosen and micro > 1 else ''}or a device with more memory"
                 )
             micro = max(smallest, micro // 2)
@@ -96,7 +98,7 @@ def estimate(
         if not is_out_of_memory(error):
             raise
         raise BenchError(
-            f"{device} has not the memory for a training step of {min(smallest, micro)} images (about "
+            f"{device} has not the memory for a training step of {min(smallest, micro)} {noun} (about "
             f"{gigabytes(fixed)} before any activation): take a smaller network or a device with more memory"
         ) from error
     finally:
@@ -115,9 +117,10 @@ def plan_line(
     precision: str,
     found: Estimate,
     workers: int,
+    noun: str = "images",
 ) -> str:
     """What is about to happen: iterations, total batch, learning rate, memory, hours at the measured rate."""
-    batch = f"{length.batch:,} images"
+    batch = f"{length.batch:,} {noun}"
     if length.batch < length.asked:
         batch += f" (not {length.asked:,}: there are {length.samples:,} to train on)"
     at_once = f", {found.micro} at once" if found.micro < length.batch else ""
@@ -127,7 +130,7 @@ def plan_line(
         f"{name}: {length.iterations:,} iterations ({length.epochs:.4g} epochs) of {batch}{at_once}{world}, "
         f"learning rate {schedule.peak:.4g}, {type(optimiser).__name__}, {precision}, "
         f"about {gigabytes(found.memory)} on {found.device}, "
-        f"{hours(length.iterations * length.batch / rate)} at {rate:.3g} images/s"
+        f"{hours(length.iterations * length.batch / rate)} at {rate:.3g} {noun}/s"
     )
 
 
