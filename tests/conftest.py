@@ -43,6 +43,22 @@ def features_dir(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> str:
+    """Three shades of noise, 30 + 15 images of 40 x 36, as `imagefolder:` reads them."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 10), ("val", 5)):
+        for number, name in enumerate(("dark", "grey", "light")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 100, (36, 40, 3)) + 75 * number
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{i}.png")
+    return f"imagefolder:{root}"
+
+
 def pytest_terminal_summary(terminalreporter):
     """What became of the records in the tests that put faults into runs."""
     helper = sys.modules.get("faulthelp")

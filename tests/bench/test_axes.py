@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import bench
 from adapters.timm_backbone import TimmBackbone, create
@@ -15,19 +14,6 @@ from bench.errors import BenchError
 from bench.registry import table
 
 OPTIONS = {"knn": {"k": [3], "headline_k": 3}, "linear": {"C": 1.0}, "ridge": {"penalty": 1.0}, "retrieval": {"k": [1]}}
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 4)):
-        for number, name in enumerate(("dark", "grey", "light")):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 100, (36, 40, 3)) + 75 * number
-                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{i}.png")
-    return f"imagefolder:{root}"
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import bench
 from bench.errors import BenchError
@@ -12,20 +11,6 @@ from suites.training.length import Length
 from suites.training.order import Order
 
 MODEL = "demo:mobilenetv2@32"
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Three kinds of pictures, 30 + 15 of 40 x 36."""
-    root = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 10), ("val", 5)):
-        for number, name in enumerate(("dark", "grey", "light")):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 100, (36, 40, 3)) + 75 * number
-                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{i}.png")
-    return f"imagefolder:{root}"
 
 
 @pytest.fixture(scope="module")
