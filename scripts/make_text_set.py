@@ -66,8 +66,9 @@ def make(out: Path, labels: str = "module", most: int = MOST) -> dict[str, int]:
             splits[split].append((text, label))
     both = {label for _, label in splits["train"]} & {label for _, label in splits["test"]}
     out.mkdir(parents=True, exist_ok=True)
+    splits = {split: [row for row in rows if row[1] in both] for split, rows in splits.items()}
     for split, rows in splits.items():
-        lines = ["text\tlabel", *(f"{text}\t{label}" for text, label in rows if label in both)]
+        lines = ["text\tlabel", *(f"{text}\t{label}" for text, label in rows)]
         (out / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return {split: len(rows) for split, rows in splits.items()}
 

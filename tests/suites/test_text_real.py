@@ -23,6 +23,11 @@ def test_the_script_makes_a_set_without_overlap(tmp_path):
     rows = {split: (tmp_path / f"{split}.tsv").read_text().splitlines()[1:] for split in counts}
     assert not {row.split("\t")[0] for row in rows["train"]} & {row.split("\t")[0] for row in rows["test"]}
     assert {row.split("\t")[1] for row in rows["test"]} == {"module", "class", "function"}
+    assert {split: len(lines) for split, lines in rows.items()} == counts
+    # Packages that only one of the splits documents are left out, and out of the count.
+    counts = make(tmp_path / "modules")
+    for split, n in counts.items():
+        assert len((tmp_path / "modules" / f"{split}.tsv").read_text().splitlines()) == 1 + n
     again = tmp_path / "again"
     make(again, labels="kind", most=20)
     assert (again / "train.tsv").read_text() == (tmp_path / "train.tsv").read_text()
