@@ -214,6 +214,8 @@ def verify(
             model=verification.spec, suites=list(verification.protocols), protocols=verification.protocols,
             data=data or (None if verification.spec.startswith("features:") else verification.data),
         )  # fmt: skip
+        if request.data is not None:
+            verification.check(request.data)
         record = carry_out(
             request, runs=runs, device=device, batch=batch, workers=workers, progress=_progress(), reuse=True
         )

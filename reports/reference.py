@@ -180,17 +180,26 @@ def _setting(m: Measurement, reference: Reference) -> bool:
     return str(m.settings.get(key)) == value
 
 
+def _published(reference: Reference) -> str:
+    return f"{reference.title}'s published {reference.metric} of {reference.value:g} is under {reference.protocol}"
+
+
+def of_other_size(reference: Reference, n: int, dataset: str) -> str:
+    """Why a run on ``n`` samples cannot be held against the published value."""
+    return (
+        f"{_published(reference)} on {reference.n:,} samples of {reference.dataset}, and this run has {n:,} of "
+        f"{dataset}: give the whole test split"
+    )
+
+
 def _difference(same: Sequence[Measurement], reference: Reference) -> str:
     """Why none of the measurements can be held against the published value."""
-    what = f"{reference.title}'s published {reference.metric} of {reference.value:g} is under {reference.protocol}"
+    what = _published(reference)
     if not same:
         return f"{what}, and this run has no {reference.metric} of suite '{reference.suite}'"
     nearest_ = next((m for m in same if m.protocol == reference.protocol), same[0])
     if nearest_.protocol != reference.protocol:
         return f"{what}, and this run is under {nearest_.protocol}: another protocol is another number"
     if nearest_.n != reference.n:
-        return (
-            f"{what} on {reference.n:,} samples of {reference.dataset}, and this run has {nearest_.n:,} of "
-            f"{nearest_.dataset}: give the whole test split"
-        )
+        return of_other_size(reference, nearest_.n, nearest_.dataset)
     return f"{what} at {reference.setting or 'its headline'} in fp32, and this run has no such number"

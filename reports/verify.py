@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
 from bench.protocol import cards
-from reports.reference import Reference, Verdict, judge, located, of_model
+from reports.reference import Reference, Verdict, judge, located, of_model, of_other_size
 from reports.wording import clean
 
 if TYPE_CHECKING:
@@ -55,6 +55,15 @@ class Verification:
     @property
     def data(self) -> str:
         return self.wanted[0].dataset
+
+    def check(self, data: str) -> None:
+        """Refuse data of another size than that of the published values before anything is computed on it."""
+        from bench.data.opening import open_data
+
+        test = open_data(data).test
+        for r in self.wanted:
+            if r.n != len(test):
+                raise BenchError(of_other_size(r, len(test), test.name))
 
     def against(self, record: Record) -> Answer:
         """Hold a run against the published values."""

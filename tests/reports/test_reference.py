@@ -188,4 +188,5 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     short = verify("--model", "demo:trio-kd", "--data", "demo")
     assert short.returncode == 2
     assert "give the whole test split" in short.stderr
+    assert "images" not in short.stderr  # It is known before a single one is read.
     assert short.stdout == ""
