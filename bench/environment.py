@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import resource
@@ -19,13 +20,16 @@ LIBRARIES = (
 
 def libraries() -> dict[str, str]:
     """Installed versions of the libraries that can move a number."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {name: found for name in LIBRARIES if (found := _installed(name)) is not None}
+
+
+@functools.cache
+def _installed(name: str) -> str | None:
+    """Its version; what a process has imported does not change, and every run of a sweep asks."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -96,6 +96,16 @@ def test_demo_is_balanced_small_and_fast():
     assert train.labels[:100].tolist() != [0] * 100
 
 
+def test_one_reader_of_demo_does_nothing_to_the_next():
+    first = open_data("demo").train
+    before = first.fingerprint, first.labels.copy()
+    first.labels[:] = 0
+    np.asarray(first._pixels)[:] = 0
+    second = open_data("demo").train
+    assert second.fingerprint == before[0]
+    assert np.array_equal(second.labels, before[1])
+
+
 def test_demo_takes_no_path():
     with pytest.raises(BenchError, match="takes no path"):
         open_data("demo:somewhere")
