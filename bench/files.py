@@ -112,8 +112,9 @@ def check_writable(folder: Path) -> None:
 def refusal(error: OSError, path: Path) -> BenchError:
     """The sentence for an operating system's error while writing ``path``."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        full = "the disk is full" if error.errno == errno.ENOSPC else "the disk is full (your quota on it is used up)"
         return BenchError(
-            f"the disk is full: {path} could not be written; what was finished is kept: free some space "
+            f"{full}: {path} could not be written; what was finished is kept: free some space "
             f"(`bench clean --keep-gb N` trims the feature store) and run the same command again"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

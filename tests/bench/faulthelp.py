@@ -10,15 +10,19 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
 from importlib import import_module
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -55,6 +59,14 @@ STAGES = {
 COUNTS = {"tries": 0, "restarts": 0, "records lost": 0, "records doubled": 0}
 """Of all the faults of this session; shown at its end."""
 
+AT_ONCE = 2
+"""Trials side by side: as many as the least machine has cores."""
+
+_ONE = threading.Lock()
+"""Processes are begun, and their ends read, by one thread at a time: multiprocessing keeps one account of them all."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 Fault = Callable[[], None]
 """What a process does to itself before it begins; it must be importable and its arguments picklable."""
 
@@ -90,10 +102,11 @@ class Run:
         for path in self._said:
             path.touch()
         variables = {"BENCH_CACHE": str(folder / "cache"), "BENCH_OFFLINE": "1", "COLUMNS": "200", **variables}
-        self.process = _context().Process(
-            target=_carry_out, args=(list(args), variables, *self._said, self._begun, fault)
-        )
-        self.process.start()
+        with _ONE:
+            self.process = _context().Process(
+                target=_carry_out, args=(list(args), variables, *self._said, self._begun, fault)
+            )
+            self.process.start()
 
     @property
     def begun(self) -> bool:
@@ -108,15 +121,20 @@ class Run:
     def send(self, number: int) -> None:
         """To the whole session, as a terminal and a job scheduler do."""
         # Before the process has a session of its own, its group is the server's.
-        alive = self.process.is_alive()
+        alive = self.alive()
         try:
             os.killpg(self.pid, number) if alive and os.getpgid(self.pid) == self.pid else os.kill(self.pid, number)
         except ProcessLookupError:
             return
 
+    def alive(self, seconds: float = 0) -> bool:
+        """Whether it is still there after so many seconds; returns when it ends."""
+        wait([self.process.sentinel], seconds)
+        with _ONE:
+            return self.process.is_alive()
+
     def ended(self, seconds: float = 120) -> Ended:
-        self.process.join(seconds)
-        if self.process.is_alive():
+        if self.alive(seconds):
             self.send(signal.SIGKILL)
             raise AssertionError(f"it hangs: {self._said[1].read_text()}")
         assert self.process.exitcode is not None
@@ -126,6 +144,16 @@ class Run:
 def run(folder: Path, args: Sequence[str], fault: Fault | None = None, **variables: str) -> Ended:
     """A command from its start to its end."""
     return Run(folder, args, fault, **variables).ended()
+
+
+def side_by_side(trial: Callable[[T], R], of: Iterable[T]) -> list[R]:
+    """``trial`` of each, `AT_ONCE` at a time; each needs a folder of its own. The first failure ends them."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        trials = [pool.submit(trial, one) for one in of]
+        try:
+            return [one.result() for one in trials]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def evaluation(runs: Path, *more: str) -> list[str]:
@@ -164,8 +192,9 @@ def hold(runs: Path, calm: Path, restarts: int = 0, tries: int = 1) -> None:
     expected, found = measured(calm), measured(runs)
     lost = sum(key not in found for key in expected)
     doubled = sum(len(records) - 1 for records in found.values())
-    for name, count in (("tries", tries), ("restarts", restarts), ("records lost", lost), ("records doubled", doubled)):
-        COUNTS[name] += count
+    counted = {"tries": tries, "restarts": restarts, "records lost": lost, "records doubled": doubled}
+    with _ONE:
+        COUNTS.update({name: COUNTS[name] + count for name, count in counted.items()})
     assert (lost, doubled) == (0, 0)
     assert found == expected
     folders = {path.name for path in (runs / "artifacts").iterdir()}
@@ -252,30 +281,56 @@ def file_size(limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
-@contextmanager
-def read_only(folder: Path) -> Iterator[None]:
-    """``folder`` cannot be written: by its permissions, or, for root, whom they do not bind, by its mount."""
-    import subprocess
+def error_at(number: int, nth: int) -> Fault:
+    """The ``nth`` file that is written meets an error of the operating system."""
+    return partial(at, "bench.files:_write", partial(_fail, number), nth)
 
-    if os.getuid() != 0:
-        modes = [(path, path.stat().st_mode) for path in (folder, *folder.rglob("*")) if path.is_dir()]
-        for path, mode in modes:
-            path.chmod(mode & ~0o222)
-        try:
-            yield
-        finally:
-            for path, mode in modes:
-                path.chmod(mode)
-        return
-    import pytest
 
-    if subprocess.run(["mount", "--bind", folder, folder], capture_output=True).returncode:
-        pytest.skip("root, whom permissions do not bind, and no mount allowed")
-    try:
+def _fail(number: int) -> None:
+    raise OSError(number, os.strerror(number))
+
+
+def close_at(stage: str, folder: Path, nth: int = 1) -> Fault:
+    """``folder``, which `closable` holds, can no longer be written when the process is about to do ``stage``."""
+    return partial(at, STAGES[stage], partial(_close, str(folder)), nth)
+
+
+def _close(folder: str) -> None:
+    if os.getuid() == 0:
         subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        return
+    for path in _folders(Path(folder)):
+        path.chmod(path.stat().st_mode & ~0o222)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in (folder, *folder.rglob("*")) if path.is_dir()]
+
+
+@contextmanager
+def closable(folder: Path) -> Iterator[None]:
+    """``folder`` may be closed by `close_at`: by its permissions, or, for root, whom they do not bind, by its mount."""
+    if os.getuid() == 0:
+        import pytest
+
+        if subprocess.run(["mount", "--bind", folder, folder], capture_output=True).returncode:
+            pytest.skip("root, whom permissions do not bind, and no mount allowed")
+    try:
         yield
     finally:
-        subprocess.run(["umount", folder], check=True)
+        if os.getuid() == 0:
+            subprocess.run(["umount", folder], check=True)
+        else:
+            for path in _folders(folder):
+                path.chmod(path.stat().st_mode | 0o200)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """``folder`` cannot be written."""
+    with closable(folder):
+        _close(str(folder))
+        yield
 
 
 def listen() -> None:

@@ -2,12 +2,19 @@
 
 # ruff: noqa: F401
 import faiss
+import PIL.Image
 import psutil
+import pydantic.type_adapter
 import rich.console
 import rich.table
+import safetensors.numpy
+import safetensors.torch
+import sklearn.decomposition
+import sklearn.manifold
 import torchvision
 
 import adapters.demo
+import adapters.networks.cifar_resnet
 import adapters.path
 import adapters.trio_models
 import bench.api
@@ -20,12 +27,18 @@ import bench.extract
 import bench.housekeeping
 import bench.job
 import bench.launchers
+import bench.launchers.sending
 import bench.ledger
 import bench.listing
 import bench.ranks
+import bench.stored
 import bench.sweep
 import reports.terminal
 import suites.candidates
+import suites.drawing
 import suites.knn
 import suites.linear
 import suites.logreg_path
+import suites.portrait
+
+PIL.Image.init()

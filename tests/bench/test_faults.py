@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -20,18 +21,24 @@ from faulthelp import (
     SWEEP,
     Run,
     clock_moved,
+    closable,
+    close_at,
     delete_at,
+    error_at,
     evaluation,
     file_size,
     hold,
     mistaken_at,
     read_only,
     run,
+    side_by_side,
 )
 from faulthelp import signal_at as at
 from PIL import Image
 
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+MOST_RESTARTS = 5
+"""How often one sweep is stopped at random before it may end."""
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +108,35 @@ def test_a_signal_to_the_whole_session(number: int, tmp_path: Path, calm: Path) 
     hold(tmp_path / "runs", calm, restarts=1)
 
 
+def pictures(folder: Path) -> list[Path]:
+    """Eighty small images of two classes to learn from, and as many to test."""
+    rng = np.random.default_rng(0)
+    paths = [folder / split / name / f"{i}.png" for split in ("train", "val") for name in ("a", "b") for i in range(40)]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+def over_pictures(folder: Path, *more: str) -> list[str]:
+    args = evaluation(folder / "runs", *more)
+    args[args.index("demo")] = f"imagefolder:{folder / 'images'}"
+    return args
+
+
 # --- signals ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow  # A process or two for each of 14 stages and 3 signals.
 @pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_signal_at_every_stage(stage: str, number: int, tmp_path: Path, calm: Path) -> None:
-    stopped(run(tmp_path, evaluation(tmp_path / "runs"), at(stage, number)), number)
-    to_the_end(tmp_path, evaluation(tmp_path / "runs"))
-    hold(tmp_path / "runs", calm, restarts=1)
+def test_a_signal_at_every_stage(number: int, tmp_path: Path, calm: Path) -> None:
+    def trial(stage: str) -> None:
+        folder = tmp_path / stage.replace(" ", "-")
+        stopped(run(folder, evaluation(folder / "runs"), at(stage, number)), number)
+        to_the_end(folder, evaluation(folder / "runs"))
+        hold(folder / "runs", calm, restarts=1)
+
+    side_by_side(trial, STAGES)
 
 
 @pytest.mark.parametrize(
@@ -136,28 +162,33 @@ def test_a_signal_that_a_library_makes_another_error_of(
 @pytest.mark.parametrize(("number", "tries"), [(signal.SIGKILL, 100), (signal.SIGTERM, 15), (signal.SIGINT, 15)])
 def test_signals_at_random(number: int, tries: int, tmp_path: Path, calm_sweep: tuple[Path, float]) -> None:
     """A sweep, stopped at a random instant and started again until it says that it is done."""
-    chance = random.Random(int(number))
     ledger, seconds = calm_sweep
-    stops = trial = 0
-    while stops < tries:
-        folder = tmp_path / f"trial{trial}"
+
+    def trial(which: int) -> int:
+        chance = random.Random(f"{int(number)}, {which}")
+        folder = tmp_path / f"trial{which}"
         folder.mkdir()
-        trial += 1
         restarts = 0
         while True:
             running = Run(folder, sweep(folder))
-            if stops < tries and restarts < 5:
-                running.process.join(chance.uniform(0, 0.9 * seconds))
+            if restarts < MOST_RESTARTS:
+                running.alive(chance.uniform(0, 0.9 * seconds))
                 running.send(number)
             ended = running.ended()
             if ended.code == 0:
                 break
-            stops += 1
             restarts += 1
             if running.begun:
                 stopped(ended, number)
         hold(folder / "runs", ledger, restarts=restarts, tries=restarts)
-        assert trial < 2 * tries, "the signals come after the end"
+        return restarts
+
+    stops = begun = 0
+    while stops < tries:
+        trials = range(begun, begun + max(1, (tries - stops) // MOST_RESTARTS))
+        begun = trials.stop
+        stops += sum(side_by_side(trial, trials))
+        assert begun < 2 * tries, "the signals come after the end"
 
 
 @pytest.mark.slow  # Interpreters of their own: a dozen starts.
@@ -166,17 +197,16 @@ def test_signals_while_the_command_starts(number: int, tmp_path: Path) -> None:
     """From the first import on: one sentence, and never a traceback."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "BENCH_CACHE": str(tmp_path / "cache")}
     chance = random.Random(0)
-    said = 0
-    for _ in range(12):
+
+    def trial(seconds: float) -> bool:
         process = subprocess.Popen(
             [sys.executable, "-m", "bench", *evaluation(tmp_path / "runs")], env=environment, stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=faulthelp.listen,
+            stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
-        time.sleep(chance.uniform(0.05, 4))
+        time.sleep(seconds)
         os.killpg(process.pid, number)
         out, error = process.communicate(timeout=120)
         if process.returncode in (2, 0):
-            said += process.returncode == 2
             assert "defect" not in error
             assert "Traceback" not in error or "/site.py" in error  # before a line of bench ran
             assert process.returncode == 0 or (out == "" and "bench: interrupted" in error), error
@@ -184,7 +214,9 @@ def test_signals_while_the_command_starts(number: int, tmp_path: Path) -> None:
             # Python itself was still starting.
             assert process.returncode in (-number, 1), error
             assert process.returncode == -number or "site" in error, error
-    assert said >= 6
+        return process.returncode == 2
+
+    assert sum(side_by_side(trial, [chance.uniform(0.05, 4) for _ in range(12)])) >= 6
 
 
 # --- disks ------------------------------------------------------------------------------------------------------------
@@ -231,6 +263,55 @@ def test_a_folder_that_cannot_be_written(closed: str, tmp_path: Path, calm: Path
         assert closed in sentence
     to_the_end(tmp_path, evaluation(tmp_path / "runs"))
     hold(tmp_path / "runs", calm, restarts=1)
+
+
+@pytest.mark.parametrize(
+    ("number", "nth", "says"),
+    [
+        (errno.EDQUOT, 3, "the disk is full (your quota on it is used up): "),
+        pytest.param(errno.EDQUOT, 9, "the disk is full (your quota on it is used up): ", marks=pytest.mark.slow),
+        # A file system that closed itself: no mount does while files on it are open for writing, as locks are.
+        pytest.param(errno.EROFS, 3, "is not writable", marks=pytest.mark.slow),
+        pytest.param(errno.EROFS, 9, "is not writable", marks=pytest.mark.slow),
+    ],
+)
+def test_a_file_that_meets_an_error(number: int, nth: int, says: str, tmp_path: Path, calm: Path) -> None:
+    assert says in run(tmp_path, evaluation(tmp_path / "runs"), error_at(number, nth)).sentence()
+    assert not list((tmp_path / "runs").glob("*.json"))
+    assert not list(tmp_path.rglob(".partial-*"))
+    to_the_end(tmp_path, evaluation(tmp_path / "runs"))
+    hold(tmp_path / "runs", calm, restarts=1)
+
+
+@pytest.mark.slow  # Several runs each.
+@pytest.mark.parametrize("stage", ["images are forwarded", "features are read"])
+def test_a_ledger_that_closes_during_the_run(stage: str, tmp_path: Path, calm: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with closable(tmp_path / "runs"):
+        sentence = run(tmp_path, evaluation(tmp_path / "runs"), close_at(stage, tmp_path / "runs")).sentence()
+        assert "not writable" in sentence
+        assert "runs" in sentence
+        assert not list((tmp_path / "runs").glob("*.json"))
+    to_the_end(tmp_path, evaluation(tmp_path / "runs"))
+    hold(tmp_path / "runs", calm, restarts=1)
+
+
+@pytest.mark.slow  # Several runs each.
+@pytest.mark.parametrize("stage", ["", "images are forwarded"])
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_data_that_can_only_be_read(stage: str, workers: str, tmp_path: Path) -> None:
+    """From the beginning, or from the middle of the run on: nothing is written beside the images."""
+    pictures(tmp_path / "images")
+    args = over_pictures(tmp_path, "--workers", workers)
+    to_the_end(tmp_path / "calm", [*args, "--runs", str(tmp_path / "calm-runs")])
+    before = sorted(tmp_path.glob("images/**/*"))
+    with closable(tmp_path / "images") if stage else read_only(tmp_path / "images"):
+        ended = run(tmp_path, args, close_at(stage, tmp_path / "images") if stage else None)
+        assert ended.code == 0, ended.error
+        with pytest.raises(OSError, match="ead-only|ermission"):
+            (tmp_path / "images" / "train" / "more").touch()
+    assert sorted(tmp_path.glob("images/**/*")) == before
+    hold(tmp_path / "runs", tmp_path / "calm-runs")
 
 
 @pytest.mark.slow  # Several runs each.
@@ -286,18 +367,10 @@ def test_a_decoding_process_that_dies(tmp_path: Path, calm: Path) -> None:
 @pytest.mark.parametrize("stage", ["the run is begun", "images are forwarded", "a shard is in its place"])
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_images_that_are_deleted_during_the_run(stage: str, workers: str, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    pictures = {
-        tmp_path / "images" / split / name / f"{i}.png": rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)
-        for split in ("train", "val") for name in ("a", "b") for i in range(40)
-    }  # fmt: skip
-    for path, pixels in pictures.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
-    args = evaluation(tmp_path / "runs", "--workers", workers)
-    args[args.index("demo")] = f"imagefolder:{tmp_path / 'images'}"
+    images = pictures(tmp_path / "images")
+    args = over_pictures(tmp_path, "--workers", workers)
     assert run(tmp_path / "calm", [*args, "--runs", str(tmp_path / "calm-runs")]).code == 0
-    gone = [path for path in pictures if path.stem == "39"]
+    gone = [path for path in images if path.stem == "39"]
     kept = {path: (path.read_bytes(), path.stat()) for path in gone}
     ended = run(tmp_path, args, delete_at(stage, gone))
     assert "moved or deleted" in ended.sentence() or str(tmp_path / "images") in ended.sentence()
