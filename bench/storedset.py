@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.errors import BenchError
 from bench.featureset import FeatureSet
-from bench.shards import Corrupt, DamagedShard, Header
+from bench.shards import PIECE, Corrupt, DamagedShard, Header
 
 if TYPE_CHECKING:
     from bench.dataset import Dataset
@@ -56,8 +56,9 @@ class StoredFeatureSet(FeatureSet):
         """float32 [N, D], contiguous, read-only; kept only as long as somebody uses it."""
         found = self._cache.get(name)
         if found is None:
-            found = np.empty((len(self), self._home(name, self.widths)[1]), dtype=np.float32)
-            for start, part in self._parts(name):
+            width = self._home(name, self.widths)[1]
+            found = np.empty((len(self), width), dtype=np.float32)
+            for start, part in self._parts(name, max(1, PIECE // max(1, 4 * width))):
                 found[start : start + len(part)] = part
             found.flags.writeable = False
             self._cache[name] = found

@@ -47,16 +47,27 @@ def line(name: str, rounds: list[dict[str, float]]) -> str:
     workload = WORKLOADS[name]
     small, large = rounds[::2], rounds[1::2]
     doubling = statistics.median(b["cpu"] / (2 * a["cpu"]) for a, b in zip(small, large, strict=True))
+    own = statistics.median(own_seconds(b) / (2 * own_seconds(a)) for a, b in zip(small, large, strict=True))
     peer = statistics.median(b["cpu"] / max(b["peer"], 1e-9) for b in large)
     cpu = [statistics.median(one["cpu"] for one in sizes) for sizes in (small, large)]
     peaks = [max(one["peak"] for one in sizes) for sizes in (small, large)]
     # Less than twice is what does not grow with the data: another finding than work that grows too fast.
-    verdict = "doubles" if abs(doubling - 1) <= ALLOWED else "less: fixed costs" if doubling < 1 else "DOES NOT DOUBLE"
+    # The system's part, giving out memory, is the machine's of the moment: a second for 300 MB, and then a tenth.
+    verdict = "less: fixed costs" if doubling < 1 else "DOES NOT DOUBLE"
+    if abs(doubling - 1) <= ALLOWED:
+        verdict = "doubles"
+    elif abs(own - 1) <= ALLOWED:
+        verdict = "doubles but for the system's part"
     return (
         f"{name:10s} {small[0]['n']:,.0f} / {large[0]['n']:,.0f} {workload.unit}: {cpu[0]:.2f} / {cpu[1]:.2f} s of "
-        f"processor, {doubling:.2f} of twice ({verdict}); {peer:.2f} times {workload.peer}; peak {peaks[0]:.2f} / "
-        f"{peaks[1]:.2f} GB"
+        f"processor, {doubling:.2f} of twice, {own:.2f} without the system's part ({verdict}); "
+        f"{peer:.2f} times {workload.peer}; peak {peaks[0]:.2f} / {peaks[1]:.2f} GB"
     )
+
+
+def own_seconds(one: dict[str, float]) -> float:
+    """Processor seconds in the program itself."""
+    return max(one["cpu"] - one.get("system", 0.0), 1e-9)
 
 
 if __name__ == "__main__":

@@ -67,9 +67,14 @@ def test_two_files_are_compared(load, tmp_path, capsys, monkeypatch):
 def test_a_line_says_whether_doubling_the_data_doubles_the_time(load):
     line = load("scaling").line
     rounds = [{"n": n, "cpu": t, "peer": 1.0, "peak": 1.0} for n, t in ((10, 1.0), (20, 2.1), (10, 1.0), (20, 2.1))]
-    assert "1.05 of twice (doubles)" in line("knn", rounds)
+    assert "1.05 of twice, 1.05 without the system's part (doubles)" in line("knn", rounds)
     rounds[1]["cpu"] = rounds[3]["cpu"] = 2.4
-    assert "1.20 of twice (DOES NOT DOUBLE)" in line("knn", rounds)
+    assert "1.20 of twice, 1.20 without the system's part (DOES NOT DOUBLE)" in line("knn", rounds)
+    # Of the larger size 0.3 s, of the smaller nothing went into the system's giving out memory.
+    rounds[1]["system"] = rounds[3]["system"] = 0.3
+    assert "1.20 of twice, 1.05 without the system's part (doubles but for the system's part)" in line("knn", rounds)
+    rounds[1]["cpu"] = rounds[3]["cpu"] = 1.5
+    assert "(less: fixed costs)" in line("knn", rounds)
 
 
 @pytest.mark.parametrize("name", ["store", "knn", "ridge", "heads", "logistic"])
@@ -79,6 +84,7 @@ def test_a_workload_does_its_work(name, load, tmp_path, monkeypatch):
     found = workloads.measure(name, 2048)
     assert found["cpu"] > 0
     assert found["peak"] > 0
+    assert 0 <= found["system"] <= found["cpu"]
 
 
 @pytest.mark.slow  # A gigabyte of features and two processes that import everything.
