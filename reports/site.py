@@ -15,7 +15,7 @@ from bench.errors import BenchError
 from bench.files import write_atomically
 from bench.ledger import Ledger
 from bench.record import Measurement, Record, now
-from reports import assets, modelpage, printed, textforms
+from reports import assets, earlier, modelpage, printed, textforms
 from reports.board import Board, Model, assemble, frame
 from reports.pairing import READ
 from reports.pairtables import dcd_tables, improvement_table, students
@@ -45,12 +45,15 @@ class Summary:
     models: int
     columns: int
     problems: list[str] = field(default_factory=list)
+    removed: int = 0
+    """Files of models that an earlier ledger had."""
 
     def __str__(self) -> str:
+        removed = f"; removed {_count(self.removed, 'file')} of models that are gone" if self.removed else ""
         left_out = f"; left out {_count(len(self.problems), 'file')}: {self.problems[0]}" if self.problems else ""
         return (
             f"{self.page}: {_count(self.models, 'model')} in {_count(self.columns, 'column')} "
-            f"from {_count(self.records, 'record')}{brief(left_out, 500)}"
+            f"from {_count(self.records, 'record')}{removed}{brief(left_out, 500)}"
         )
 
 
@@ -60,8 +63,9 @@ def publish(runs: Path | str, out: Path | str, *, images: bool = True) -> Summar
     ``index.html`` needs nothing but itself; ``models/*.html`` need ``assets/charts.js`` and, where their records keep
     pictures and ``images`` lets them be shown, a folder of them; ``leaderboard.md`` and
     ``leaderboard.csv`` hold the measured numbers; ``licences.txt`` those of the libraries in the pages. Files of the
-    ledger that are no records are left out and named on the page. Raises `BenchError` for a missing ledger, an ``out``
-    that is a file, a full disk or an unwritable folder.
+    ledger that are no records are left out and named on the page. What an earlier call wrote into ``out`` of models
+    that are gone is removed (`reports.earlier`). Raises `BenchError` for a missing ledger, an ``out`` that is a file, a
+    full disk or an unwritable folder.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
@@ -69,6 +73,7 @@ def publish(runs: Path | str, out: Path | str, *, images: bool = True) -> Summar
     problems: list[str] = []
     ledger = Ledger(runs)
     board = assemble(ledger.records(problems))
+    before, written = earlier.read(out), earlier.Earlier()
     outcomes = _Outcomes(ledger, board)
     files: dict[str, str | bytes] = {
         "assets/charts.js": assets.chart_script(),
@@ -83,19 +88,25 @@ def publish(runs: Path | str, out: Path | str, *, images: bool = True) -> Summar
         shown = pictures(records, ledger, modelpage.slug(model)) if images else Pictures()
         files[name] = _model_page(templates, model, records, outcomes, shown)
         files |= {f"models/{file}": content for file, content in shown.files.items()}
-        _write(out, files)
-    _write(out, files)
+        _write(out, files, written)
+    _write(out, files, written)
+    # What was there before stays on the list until it is removed, whenever this is cut short.
+    earlier.write(out, earlier.Earlier(files=before.files | written.files))
     # Last, so that the board never links to what is not there.
     write_atomically(out / "index.html", page(board, outcomes, pages, problems).encode())
+    removed = earlier.remove_stale(out, before, written)
+    earlier.write(out, written)
     number = sum(map(len, board.records.values()))
-    return Summary(out / "index.html", number, len(board.cards), len(board.columns), problems)
+    return Summary(out / "index.html", number, len(board.cards), len(board.columns), problems, removed)
 
 
-def _write(out: Path, files: dict[str, str | bytes]) -> None:
-    """Write and forget: the pictures of a large ledger need not fit into memory."""
-    for name, content in files.items():
+def _write(out: Path, files: dict[str, str | bytes], written: earlier.Earlier) -> None:
+    """Write, note and forget: the pictures of a large ledger need not fit into memory."""
+    for name, text in files.items():
+        content = text.encode() if isinstance(text, str) else text
         # A page that a crash took is made again by the same command; only the board itself must be durable.
-        write_atomically(out / name, content.encode() if isinstance(content, str) else content, durable=False)
+        write_atomically(out / name, content, durable=False)
+        written.note(name, content)
     files.clear()
 
 

@@ -334,7 +334,7 @@ def test_out_must_be_a_folder(make: Maker, tmp_path: Path) -> None:
     publish(tmp_path / "runs", tmp_path / "deep" / "er" / "site")
     publish(tmp_path / "runs", tmp_path / "deep" / "er" / "site")
     assert sorted(p.name for p in (tmp_path / "deep" / "er" / "site").iterdir()) == [
-        "assets", "index.html", "leaderboard.csv", "leaderboard.md", "licences.txt", "models",
+        ".published.json", "assets", "index.html", "leaderboard.csv", "leaderboard.md", "licences.txt", "models",
     ]  # fmt: skip
 
 
