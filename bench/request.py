@@ -132,7 +132,7 @@ def placed(spec: str, kinds: tuple[str, ...] = MODEL_KINDS, beside: Path | None 
     if separator and kind == "openclip" and kinds is MODEL_KINDS and "?weights=" in rest:
         name, _, file = rest.partition("?weights=")
         return f"{kind}:{name}?weights={placed(file, kinds, beside)}"
-    if separator and kind == "corrupted" and kinds is DATA_KINDS and "," in rest:
+    if separator and kind in ("corrupted", "imagecorruptions") and kinds is DATA_KINDS and "," in rest:
         what, _, part = rest.partition(",")
         return f"{kind}:{what},{placed(part, kinds, beside)}"
     if separator and kind not in kinds:

@@ -19,7 +19,7 @@ from bench.suite import Needs, Outcomes, engine_of
 from suites import fidelity
 from suites.classification import Labels, features_of, finite_blocks
 from suites.pairing import knows
-from suites.robust_sets import ALEXNET, SETS, set_of, specs_of
+from suites.robust_sets import ALEXNET, MADE, SETS, set_of, specs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,8 +98,10 @@ class Robust:
             facts["here"] = {"images": len(test), "classes": len(test.classes)}
         if row.corruption:
             facts |= {"corruption": row.corruption, "severity": row.severity}
-        if "corrupted" in task.settings["sets"]:
+        if any(name in MADE for name in task.settings["sets"]):
             facts["generated"] = bool(row.generated and row.corruption)
+            if facts["generated"]:
+                facts["made_by"] = task.source.partition(":")[0]
             facts["clean"] = task.source == _of(task.protocol)
         lost = int((~found["known"]).sum())
         if lost:
@@ -238,20 +240,23 @@ def _made(measurements: list[Measurement]) -> Iterator[Measurement]:
     """Of corruptions made here: ``error`` in percent, the mean over kinds at each severity and over all, and
     ``relative_drop``, the share of the clean accuracy that is lost (left out where that is 0)."""
     tops = [m for m in measurements if m.metric == "top1"]
-    made = [m for m in tops if m.details.get("generated")]
     clean = next((m for m in tops if m.details.get("clean")), None)
-    if not made or clean is None:
+    if clean is None:
         return
-    name = f"{clean.dataset}-corrupted"
-    for severity in SEVERITIES:
-        some = [m for m in made if m.details["severity"] == severity]
-        value = float(np.mean([100 - m.value for m in some]))
-        yield _error(some, "error", value, {"severity": severity}, dataset=name)
-    value = float(np.mean([100 - m.value for m in made]))
-    yield _error(made, "error", value, {"severity": "mean"}, dataset=name)
-    if clean.value > 0:
-        drop = 100 * (1 - (100 - value) / clean.value)
-        yield _error(made, "relative_drop", drop, {}, headline=True, dataset=name, clean=clean.value)
+    for way in MADE:
+        made = [m for m in tops if m.details.get("generated") and m.details.get("made_by") == way]
+        if not made:
+            continue
+        name = f"{clean.dataset}-{way}"
+        for severity in SEVERITIES:
+            some = [m for m in made if m.details["severity"] == severity]
+            value = float(np.mean([100 - m.value for m in some]))
+            yield _error(some, "error", value, {"severity": severity}, dataset=name)
+        value = float(np.mean([100 - m.value for m in made]))
+        yield _error(made, "error", value, {"severity": "mean"}, dataset=name)
+        if clean.value > 0:
+            drop = 100 * (1 - (100 - value) / clean.value)
+            yield _error(made, "relative_drop", drop, {}, headline=True, dataset=name, clean=clean.value)
 
 
 def _ece(sums: np.ndarray, bins: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.data.corrupted import STRENGTHS
-from bench.data.robustness import SEVERITIES
+from bench.data.robustness import CORRUPTIONS, SEVERITIES
 from bench.errors import BenchError
 from bench.registry import nearest
 
@@ -42,19 +42,22 @@ SETS = {
     "imagenet-real": Set(46_837, 1000),
     "imagenet-c": Set(50_000, 1000),
     "corrupted": Set(0, 0, generated=True),
+    "imagecorruptions": Set(0, 0, generated=True),
 }
+MADE: dict[str, tuple[str, ...]] = {"corrupted": tuple(STRENGTHS), "imagecorruptions": tuple(CORRUPTIONS)}
+"""Sets that are made of another one as it is read: their kinds of corruption."""
 
 
 def specs_of(sets: Sequence[str], of: str = "imagenet") -> tuple[str, ...]:
-    """SPECs of data: ImageNet-C is seventy-five of them, ``corrupted`` the set ``of`` and what is made of it."""
+    """SPECs of data: ImageNet-C is seventy-five of them, those of `MADE` the set ``of`` and what is made of it."""
     return tuple(dict.fromkeys(spec for name in sets for spec in _specs(name, of)))
 
 
 def _specs(name: str, of: str) -> list[str]:
     if name == "imagenet-c":
         return [f"imagenet-c:{corruption}-{severity}" for corruption in ALEXNET for severity in SEVERITIES]
-    if name == "corrupted":
-        return [of, *(f"corrupted:{kind}-{severity},{of}" for kind in STRENGTHS for severity in SEVERITIES)]
+    if name in MADE:
+        return [of, *(f"{name}:{kind}-{severity},{of}" for kind in MADE[name] for severity in SEVERITIES)]
     return [name]
 
 

@@ -44,6 +44,10 @@ TABLE = {
         "bench.data.corrupted:open_corrupted",
         "corrupted:KIND-SEVERITY,SPEC, the test images of any set corrupted by torchvision",
     ),
+    "imagecorruptions": Entry(
+        "bench.data.imagecorruptions:open_imagecorruptions",
+        "imagecorruptions:KIND-SEVERITY,SPEC, the fifteen kinds of ImageNet-C made of any set, extra [corruptions]",
+    ),
     "ood": Entry("bench.data.outside:open_outside", "ood:IN,OUT, the test images of another set joined as one class"),
     "cifar10": Entry("bench.data.named:open_cifar10", "$BENCH_DATA/cifar10, the published archive"),
     "cifar100": Entry("bench.data.named:open_cifar100", "$BENCH_DATA/cifar100, the published archive"),

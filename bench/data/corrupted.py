@@ -1,14 +1,15 @@
 """``corrupted:KIND-SEVERITY,SPEC``: any set of images, its test images corrupted as they are read, by torchvision.
 
 Eight kinds that follow corruptions of ImageNet-C (Hendrycks & Dietterich 2019) with strengths of the same kind, but not
-its images: those were made by other code at one size, and numbers on these are a variant of their own.
+its images: those were made by other code at one size, and numbers on these are a variant of their own. They need no
+further library and take images of any size; `bench.data.imagecorruptions` has all fifteen.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +38,18 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "jpeg_compression": (25, 18, 15, 10, 7),  # quality
 }
 """Kind -> its strength at each severity."""
+WAYS = ("corrupted", "imagecorruptions")
+"""The SPECs that corrupt another one."""
+
+
+class Way(NamedTuple):
+    """A way to corrupt: how a SPEC names it, and what its images depend on."""
+
+    name: str
+    version: str
+    kinds: Sequence[str]
+    corrupt: Callable[[Image.Image, str, int, int], Image.Image]
+    """(image, kind, severity 1 to 5, seed) -> the image as RGB."""
 
 
 def open_corrupted(rest: str) -> Splits:
@@ -44,27 +57,32 @@ def open_corrupted(rest: str) -> Splits:
 
     Raises `BenchError` for an unknown kind or severity, for texts, and for sets whose images carry boxes or masks.
     """
+    return splits_of(Way("corrupted", str(VERSION), tuple(STRENGTHS), corrupt), rest)
+
+
+def splits_of(way: Way, rest: str) -> Splits:
+    """What ``way`` makes of ``KIND-SEVERITY,SPEC``."""
     what, comma, spec = rest.partition(",")
     kind, _, severity = what.rpartition("-")
-    if not comma or not spec or kind not in STRENGTHS or severity not in map(str, SEVERITIES):
+    if not comma or not spec or kind not in way.kinds or severity not in map(str, SEVERITIES):
         raise BenchError(
-            f"corrupted: '{rest[:80]}' is no corruption with a severity of a data set: write "
-            f"corrupted:gaussian_noise-3,demo, severities 1 to 5{nearest(kind or what, list(STRENGTHS))}"
+            f"{way.name}: '{rest[:80]}' is no corruption with a severity of a data set: write "
+            f"{way.name}:gaussian_noise-3,demo, severities 1 to 5{nearest(kind or what, list(way.kinds))}"
         )
-    if spec.partition(":")[0] == "corrupted":
-        raise BenchError(f"corrupted:{rest[:80]} corrupts what is corrupted: give a plain data set")
+    if spec.partition(":")[0] in WAYS:
+        raise BenchError(f"{way.name}:{rest[:80]} corrupts what is corrupted: give a plain data set")
     train, test = open_data(spec)
     if modality_of(test) != "image" or hasattr(test, "instances") or hasattr(test, "mask"):
-        raise BenchError(f"corrupted:{rest[:80]} is for images with labels of the whole image, and {test.name} is not")
-    return Splits(train, Corrupted(test, kind, int(severity)))
+        raise BenchError(f"{way.name}:{rest[:80]} is for images with labels of the whole image, and {test.name} is not")
+    return Splits(train, Corrupted(test, way, kind, int(severity)))
 
 
 class Corrupted:
     """The samples of ``dataset``, each image corrupted; the same image every time, whoever reads it."""
 
-    def __init__(self, dataset: Dataset, kind: str, severity: int) -> None:
+    def __init__(self, dataset: Dataset, way: Way, kind: str, severity: int) -> None:
         self._dataset = dataset
-        self._kind, self._severity = kind, severity
+        self._way, self._kind, self._severity = way, kind, severity
         self.name = f"{dataset.name}-{kind}-{severity}"
         self.split = dataset.split
         self.modality = modality_of(dataset)
@@ -81,12 +99,12 @@ class Corrupted:
 
     @property
     def fingerprint(self) -> str:
-        strength = STRENGTHS[self._kind][self._severity - 1]
-        text = f"corrupted|{VERSION}|{self._kind}|{strength}|{self._dataset.fingerprint}"
+        strength = STRENGTHS[self._kind][self._severity - 1] if self._way.name == "corrupted" else self._severity
+        text = f"{self._way.name}|{self._way.version}|{self._kind}|{strength}|{self._dataset.fingerprint}"
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
     def image(self, index: int) -> Any:
-        return corrupt(self._dataset.image(index), self._kind, self._severity, index)
+        return self._way.corrupt(self._dataset.image(index), self._kind, self._severity, index)
 
 
 def corrupt(image: Image.Image, kind: str, severity: int, seed: int = 0) -> Image.Image:

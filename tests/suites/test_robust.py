@@ -15,7 +15,7 @@ from bench.errors import BenchError
 from bench.featureset import ArrayFeatureSet
 from suites import robust_sets
 from suites.robust import corruption_error
-from suites.robust_sets import ALEXNET, SETS, specs_of
+from suites.robust_sets import ALEXNET, MADE, SETS, specs_of
 
 WORDNET = ("n01440764", "n01443537", "n01484850", "n01491361")
 MODEL = "demo:mobilenetv2@32"
@@ -212,10 +212,8 @@ def test_mce_by_hand(root, monkeypatch):
 
 
 def test_corruptions_made_here_give_errors_and_a_drop_but_no_mce(tmp_path, monkeypatch):
-    from bench.data.corrupted import STRENGTHS
-
     # Two kinds, of which one bears the name of one of ImageNet-C's.
-    monkeypatch.setattr("suites.robust_sets.STRENGTHS", {k: STRENGTHS[k] for k in ("contrast", "pixelate")})
+    monkeypatch.setitem(MADE, "corrupted", ("contrast", "pixelate"))
     record = bench.run(
         "demo:trio-kd", ["robust"], protocols={"robust": "corrupted"}, limit=60, workers=0, runs=tmp_path,
         settings={**FAST, "robust.of": "demo"},
@@ -241,9 +239,7 @@ def test_corruptions_made_here_give_errors_and_a_drop_but_no_mce(tmp_path, monke
 
 
 def test_a_corrupted_folder_is_named_without_its_path(root, tmp_path, monkeypatch):
-    from bench.data.corrupted import STRENGTHS
-
-    monkeypatch.setattr("suites.robust_sets.STRENGTHS", {"pixelate": STRENGTHS["pixelate"]})
+    monkeypatch.setitem(MADE, "corrupted", ("pixelate",))
     record = bench.run(
         MODEL, ["robust"], protocols={"robust": "corrupted"}, workers=0, runs=tmp_path / "runs",
         settings={**FAST, "robust.of": f"imagefolder:{root / 'imagenet'}"},
@@ -253,3 +249,39 @@ def test_a_corrupted_folder_is_named_without_its_path(root, tmp_path, monkeypatc
     from bench.ledger import Ledger
 
     assert Ledger(tmp_path / "runs").check() == []
+
+
+def test_the_librarys_fifteen_are_a_variant_of_their_own(root, tmp_path, monkeypatch):
+    pytest.importorskip("imagecorruptions", reason="the extra corruptions is not installed")
+    monkeypatch.setitem(MADE, "imagecorruptions", ("fog", "contrast"))
+    monkeypatch.setitem(MADE, "corrupted", ("contrast",))
+    large = tmp_path / "large"
+    for path in (root / "imagenet").rglob("*"):
+        if path.is_file():
+            target = large / path.relative_to(root / "imagenet")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.open(path).convert("RGB").resize((40, 36)).save(target.with_suffix(".png"))
+    record = bench.run(
+        MODEL, ["robust"], protocols={"robust": "imagecorruptions"}, workers=0, runs=tmp_path / "runs",
+        settings={**FAST, "robust.of": f"imagefolder:{large}", "robust.sets": "imagecorruptions,corrupted"},
+    )  # fmt: skip
+    tops = [m for m in record.measurements if m.metric == "top1"]
+    assert len(tops) == 1 + 2 * 5 + 5
+    assert len({m.fingerprint for m in tops}) == len(tops), "equal names of kinds, other images"
+    for way, kinds in (("imagecorruptions", 2), ("corrupted", 1)):
+        mine = [m for m in tops if m.details.get("made_by") == way]
+        assert len(mine) == 5 * kinds
+        (mean,) = [
+            m for m in record.measurements
+            if m.metric == "error" and m.dataset.endswith(f"-{way}") and m.settings["severity"] == "mean"
+        ]  # fmt: skip
+        assert mean.value == pytest.approx(np.mean([100 - m.value for m in mine]))
+    assert not [m for m in record.measurements if m.metric in ("ce", "mce")]
+
+
+def test_the_protocol_has_the_fifteen_of_imagenet_c():
+    card = protocol.get("robust", "imagecorruptions")
+    specs = specs_of(card.settings["sets"], "demo")
+    assert specs[0] == "demo"
+    assert {spec.partition(",")[0].partition(":")[2].rpartition("-")[0] for spec in specs[1:]} == set(ALEXNET)
+    assert len(specs) == 1 + 15 * 5
