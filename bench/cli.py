@@ -396,3 +396,7 @@ def _show(record: Record, runs: Path, *, as_json: bool, out: int) -> None:
 
     with os.fdopen(os.dup(out), "w", encoding="utf-8", errors="backslashreplace") as stream:
         resolve("reports", "terminal")(record, Console(file=stream, highlight=False), path=runs / f"{record.run}.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -34,6 +34,19 @@ def refused(result: subprocess.CompletedProcess) -> str:
     return lines[-1]
 
 
+def test_the_module_of_the_commands_is_one_too():
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.cli", "--version"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.split() == bench("--version").stdout.split()
+    assert done.stdout.strip()
+
+
 HEAVY = {
     "torch", "numpy", "pandas", "faiss", "sklearn", "scipy", "timm", "torchvision", "PIL", "datasets", "ray",
     "submitit", "transformers", "yaml", "rich", "jinja2", "altair",

@@ -16,13 +16,20 @@ from faulthelp import evaluation, run
 from PIL import Image
 
 import bench
+from adapters import TABLE
 from bench.data.opening import open_data
 from bench.errors import BenchError
 
 ASKS = [
-    "timm:vit_small_patch16_224.dino", "torchvision:resnet18", "hf:nobody/nothing", "hf:facebook/dinov2-small",
+    "timm:vit_small_patch16_224.dino", "timm:resnet18.a1_in1k", "torchvision:resnet18", "hf:nobody/nothing",
+    "hf:facebook/dinov2-small", "hf:google-bert/bert-base-uncased", "openclip:ViT-B-32/laion2b_s34b_b79k",
+    "openclip:RN50/openai", "openclip:ViT-B-32-quickgelu/metaclip_400m", "openclip:ViT-B-16-SigLIP/webli",
 ]  # fmt: skip
-ASKS_FOR_DATA = ["hf:nobody/nothing", "torchvision:CIFAR10", "torchvision:Food101", "cifar10", "imagenet", "inat18"]
+ASKS_FOR_DATA = [
+    "hf:nobody/nothing", "torchvision:CIFAR10", "torchvision:Food101", "cifar10", "imagenet", "inat18", "glue:cola",
+    "squad", "vtab1k:caltech101", "imagenet-a", "imagenet-c:fog-1", "corrupted:fog-1,hf:nobody/nothing",
+    "ood:cifar10,hf:nobody/nothing", "webdataset:https://example.org/{000..003}.tar", "imagefolder:https://example.org/a",
+]  # fmt: skip
 
 
 class Opened(Exception):
@@ -63,8 +70,16 @@ def unplugged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spec", ASKS)
 def test_every_model_that_needs_the_network_is_refused_offline(spec: str, unplugged: None) -> None:
+    if spec.startswith("openclip:"):
+        pytest.importorskip("open_clip", reason="the extra openclip is not installed")
     with pytest.raises(BenchError, match="BENCH_OFFLINE"):
         bench.load(spec)
+
+
+def test_no_kind_of_spec_is_left_out(unplugged: None) -> None:
+    """Every scheme that can stand for something elsewhere is among those above; the others read local files alone."""
+    local = {"path", "demo", "features"}
+    assert {spec.partition(":")[0] for spec in ASKS} == set(TABLE) - local
 
 
 @pytest.mark.parametrize("spec", ASKS_FOR_DATA)
