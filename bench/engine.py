@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -14,13 +13,13 @@ from bench._version import __version__
 from bench.card import Card, digest_of
 from bench.errors import BenchError
 from bench.inputs import check_unchanged, inputs_of
+from bench.items import items_of, over_sets
 from bench.journal import Journal
 from bench.ledger import Ledger, artifact, as_table, run_id
 from bench.progress import watching
-from bench.reading import NO_DATA, Item, Reading, Source, Timings
+from bench.reading import NO_DATA, Item, Reading, Timings
 from bench.record import Measurement, Record, now
-from bench.registry import resolve
-from bench.suite import Needs, Other, Outcomes, OverSets, Suite, Task
+from bench.suite import Other, Outcomes, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +77,7 @@ class Engine:
     ) -> Record:
         """Evaluate and return the Record, written to the ledger where there is one; see `bench.api.carry_out`."""
         with _evaluating(student), _evaluating(teacher), watching(self.progress):
-            items = self._items(student)
+            items = items_of(self.request, self.cards, student, self.reading)
             if teacher is not None and not any(item.needs.teacher for item in items):
                 raise BenchError(f"a teacher was given, but no suite of this run reads one ({', '.join(self.cards)})")
             lonely = [item.name for item in items if item.needs.teacher and teacher is None]
@@ -150,71 +149,12 @@ class Engine:
     def share(self, student: Backbone | StoredFeatures, teacher: Backbone | StoredFeatures | None = None) -> None:
         """Extract what `run` would read, as one of several ranks; evaluate and write nothing but the store."""
         with watching(self.progress):
-            items = self._items(student)
+            items = items_of(self.request, self.cards, student, self.reading)
             items = self._open_data(items)
             others = self._load_others(items)
             self._check_modality([student, teacher, *others.values()])
             for item in items:
                 self.reading.read(item, items, student, teacher, others)
-
-    def _items(self, student: Backbone | StoredFeatures) -> list[Item]:
-        from bench.stored import StoredFeatures
-
-        stored = isinstance(student, StoredFeatures)
-        if stored and self.request.data is not None:
-            raise BenchError(
-                f"{self.request.model} brings its own samples, so --data {self.request.data} cannot apply: leave it out"
-            )
-        if stored and self.request.limit is not None:
-            raise BenchError(f"--limit chooses among images, and {self.request.model} are features: shorten the arrays")
-        if stored and self.request.precision not in ("auto", "fp32"):
-            raise BenchError(
-                f"--precision {self.request.precision} is that of the forward pass, which {self.request.model} is past"
-            )
-        items = []
-        bring = [name for name in self.cards if _over_sets(resolve("suites", name)())]
-        if stored and bring:
-            raise BenchError(f"suite '{bring[0]}' brings data sets of its own: stored features are of other samples")
-        if self.request.data is not None and len(bring) == len(self.cards):
-            raise BenchError(f"suite '{bring[0]}' brings data sets of its own: leave --data {self.request.data} out")
-        for name, card in self.cards.items():
-            suite: Suite = resolve("suites", name)()
-            needs = suite.needs(card, student.card)
-            needs, parts = self._along(card, needs, student)
-            size = card.axes.get("size")
-            if (over := _over_sets(suite)) is not None:
-                for spec in over.data_sets(card):
-                    part = f"{name}-{_plain(spec)}"
-                    items.append(Item(part, suite, card, needs, Source(spec, card.precision, size), parts))
-                continue
-            if stored and needs.backbone:
-                raise BenchError(f"suite '{name}' runs the network itself: it cannot be computed from stored features")
-            data = "features" if stored else self.request.data or card.data if needs.splits else NO_DATA
-            if data is None:
-                raise BenchError(f"suite '{name}' ({card.id}) has no published data set: say which with --data SPEC")
-            items.append(Item(name, suite, card, needs, Source(data, card.precision, size), parts))
-        return items
-
-    def _along(self, card: Protocol, needs: Needs, student: Backbone | StoredFeatures) -> tuple[Needs, tuple[str, ...]]:
-        """(the needs with the axes of ``card`` applied, the arrays that the suite is to read as ``pooled``)."""
-        from bench.axes import parts_of
-        from bench.stored import StoredFeatures
-
-        if not card.axes:
-            return needs, ()
-        if isinstance(student, StoredFeatures):
-            raise BenchError(
-                f"{card.suite}.{next(iter(card.axes))} is chosen when a network reads images, which "
-                f"{self.request.model} are past"
-            )
-        parts = parts_of(card.axes, student.card, card.id)
-        if parts and "pooled" not in needs.features:
-            asked = next(axis for axis in ("block", "layers", "tokens") if axis in card.axes)
-            raise BenchError(f"{card.id} does not read the pooled feature: {card.suite}.{asked} cannot apply")
-        if size := card.axes.get("size"):
-            self.reading.sized(student, size)  # Refused before any data set is opened.
-        others = tuple(name for name in needs.features if not parts or name != "pooled")
-        return needs._replace(features=(*parts, *others)), parts
 
     def _open_data(self, items: list[Item]) -> list[Item]:
         """Open every data set before the first forward: a missing one must not cost an hour first.
@@ -240,7 +180,7 @@ class Engine:
             why = lost.get(item.source.data)
             if why is None:
                 kept.append(item)
-            elif _over_sets(item.suite) is not None:
+            elif over_sets(item.suite) is not None:
                 self.missing.setdefault(item.card.suite, {})[item.source.data] = str(why)
             else:
                 raise why
@@ -256,7 +196,7 @@ class Engine:
         """What the suites that bring several data sets say of all of them together."""
         found: list[Measurement] = []
         for name, card in self.cards.items():
-            suite = _over_sets(next((item.suite for item in items if item.card.suite == name), None))
+            suite = over_sets(next((item.suite for item in items if item.card.suite == name), None))
             if suite is not None:
                 mine = [m for m in measurements if m.suite == name]
                 found += suite.summary(card, mine, self.missing.get(name, {}))
@@ -410,19 +350,6 @@ class Engine:
                 journal.remove()
             return made or record
         return record
-
-
-def _plain(spec: str) -> str:
-    """A SPEC as a part of file names; a path in it as the digest of what it says."""
-    name = re.sub(r"[^A-Za-z0-9._,=@-]", "-", spec)
-    if name.replace("-", ":", 1) == spec or name == spec:
-        return name[:150]
-    return f"{name.partition(',')[0][:40]}-{digest_of(spec)[:12]}"
-
-
-def _over_sets(suite: object) -> OverSets | None:
-    """The suite, when it brings data sets of its own."""
-    return suite if isinstance(suite, OverSets) else None
 
 
 @contextmanager

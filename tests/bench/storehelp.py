@@ -161,3 +161,30 @@ def stored(cache: Path) -> dict[str, bytes]:
         for path in sorted(folder.glob("[0-9]*.safetensors"))
         for name, array in load_file(path).items()
     }
+
+
+def only(cache: Path) -> Path:
+    (folder,) = (cache / "features").iterdir()
+    return folder
+
+
+def flip(path: Path, offset: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 0x10
+    path.write_bytes(bytes(content))
+
+
+def damage(path: Path, kind: str) -> None:
+    size = path.stat().st_size
+    if kind == "truncated":
+        os.truncate(path, size - 40)
+    elif kind == "empty":
+        os.truncate(path, 0)
+    elif kind == "data":
+        flip(path, size - 40)
+    elif kind == "header":
+        flip(path, path.read_bytes().index(b'"corrupt') - 3)
+    elif kind == "length":
+        flip(path, 1)
+    elif kind == "swapped":
+        path.write_bytes(path.with_name("00003.safetensors").read_bytes())

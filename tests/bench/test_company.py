@@ -41,7 +41,7 @@ CARD = Protocol(
 
 @pytest.fixture(autouse=True)
 def _company(monkeypatch: pytest.MonkeyPatch) -> None:
-    import bench.engine
+    import bench.items
 
     monkeypatch.setattr("bench.request.Request.cards", lambda self: {"company": CARD.variant(self.options())})
     monkeypatch.setattr(
@@ -49,8 +49,8 @@ def _company(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda self: {k.partition(".")[2]: v for k, v in self.settings.items()},
         raising=False,
     )
-    real = bench.engine.resolve
-    monkeypatch.setattr("bench.engine.resolve", lambda room, name: Company if name == "company" else real(room, name))
+    real = bench.items.resolve
+    monkeypatch.setattr("bench.items.resolve", lambda room, name: Company if name == "company" else real(room, name))
 
 
 def _shifted(folder: Path, by: float, tmp_path: Path) -> str:
