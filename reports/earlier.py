@@ -20,7 +20,7 @@ from bench.files import regular, write_atomically
 NAME = ".published.json"
 LARGEST = 64 * 2**20
 """Bytes of the list."""
-_OURS = re.compile(r"(models|assets)(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
+_OURS = re.compile(r"(models|assets)(/[A-Za-z0-9_][A-Za-z0-9._,=@+-]*)+")
 
 
 class Earlier(BaseModel):

@@ -56,7 +56,7 @@ def open_imagecorruptions(rest: str) -> Splits:
 def corrupt(image: Image.Image, kind: str, severity: int, seed: int = 0) -> Image.Image:
     """``image`` as RGB, corrupted: ``kind`` of `CORRUPTIONS`, ``severity`` 1 to 5; what is random depends on ``seed``.
 
-    Raises `BenchError` for an image that is too small.
+    Raises `BenchError` for an image that is too small, and for one that the library fails on.
     """
     from imagecorruptions import corrupt as made
     from PIL import Image as Pillow
@@ -76,5 +76,10 @@ def corrupt(image: Image.Image, kind: str, severity: int, seed: int = 0) -> Imag
         try:
             np.random.seed(number)
             return Pillow.fromarray(made(pixels, severity=severity, corruption_name=kind, **own))
+        except Exception as error:
+            raise BenchError(
+                f"imagecorruptions: {kind} fails on an image of {image.width} x {image.height} pixels "
+                f"({type(error).__name__}: {error}): use another kind, or corrupted:KIND-SEVERITY,SPEC"
+            ) from error
         finally:
             np.random.set_state(state)

@@ -54,6 +54,22 @@ def test_a_corruption_is_the_librarys_and_the_same_every_time(kind, library):
     assert distance(corrupt(image, kind, 5, 7), image) > 0.8 * distance(corrupt(image, kind, 1, 7), image) > 0
 
 
+@pytest.mark.parametrize("size", [(32, 32), (33, 150), (260, 40)])
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_images_of_every_shape(kind, size, library):
+    image = photo(*size)
+    for severity in (1, 5):
+        made = corrupt(image, kind, severity)
+        assert made.size == size
+        assert distance(made, image) > 0
+
+
+def test_what_the_library_fails_on_is_a_sentence(library, monkeypatch):
+    monkeypatch.setattr(library, "corrupt", lambda *_, **__: 1 / 0)
+    with pytest.raises(BenchError, match=r"fog fails on an image of 48 x 40 pixels \(ZeroDivisionError"):
+        corrupt(photo(), "fog", 1)
+
+
 def test_strengths_are_those_of_imagenet_c(library):
     grey = Image.new("RGB", (128, 128), (128, 128, 128))
     noise = np.asarray(corrupt(grey, "gaussian_noise", 1), dtype=float) / 255
