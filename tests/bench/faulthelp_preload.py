@@ -9,8 +9,6 @@ import rich.console
 import rich.table
 import safetensors.numpy
 import safetensors.torch
-import sklearn.decomposition
-import sklearn.manifold
 import torchvision
 
 import adapters.demo
@@ -40,5 +38,6 @@ import suites.knn
 import suites.linear
 import suites.logreg_path
 import suites.portrait
+import suites.tsne
 
 PIL.Image.init()
