@@ -140,7 +140,14 @@ def parse(text: str | bytes, where: str) -> Record:
     try:
         return Record.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
+        faults = error.errors()
+        version = next((f["input"] for f in faults if f["loc"] == ("schema",) and f["type"] == "literal_error"), None)
+        if type(version) is int and abs(version) < 1_000_000:
+            raise BenchError(
+                f"{where} is a record of schema {version}, and this bench reads schema {SCHEMA}: use the version of "
+                f"bench that wrote it"
+            ) from None
+        first = faults[0]
         # Keys come from the document: keep control characters and endless names out of the sentence.
         path = ".".join(ascii(p)[1:-1] if isinstance(p, str) else str(p) for p in first["loc"])[:200] or "the document"
         raise BenchError(
