@@ -310,8 +310,8 @@ def test_files_that_are_no_records_are_named(make: Maker, tmp_path: Path) -> Non
     (tmp_path / "runs" / "future.json").write_text(json.dumps({**document, "schema": 7}))
     summary = publish(tmp_path / "runs", tmp_path / "site")
     assert summary.records == 1
-    assert "future.json is not a bench record of schema 1" in summary.problems[0]
-    assert "future.json is not a bench record of schema 1" in summary.page.read_text()
+    assert "future.json is a record of schema 7" in summary.problems[0]
+    assert "future.json is a record of schema 7" in summary.page.read_text()
     assert "left out 1 file" in str(summary)
 
 
