@@ -107,7 +107,8 @@ def mean_per_class_difference(
     """Mean-per-class accuracy of ``second`` minus ``first`` by a bootstrap of the samples within each class.
 
     A resample of a class changes its difference only through how many gains and losses it draws, so those two counts
-    are drawn instead of samples: the same distribution, a thousandth of the work.
+    are drawn instead of samples: the same distribution, a thousandth of the work. Where nothing flipped resamples are
+    all alike, which is no certainty: the interval is never narrower than that of accuracies then is.
     """
     classes, index = np.unique(labels, return_inverse=True)
     counts = np.bincount(index).astype(float)
@@ -121,7 +122,9 @@ def mean_per_class_difference(
         if up or down:
             draws = rng.multinomial(int(n), [up / n, down / n, max(0.0, 1 - (up + down) / n)], size=replicates)
             drawn += (draws[:, 0] - draws[:, 1]) / n
-    return _from_bootstrap(value, drawn / len(classes), confidence)
+    found = _from_bootstrap(value, drawn / len(classes), confidence)
+    least = _z(confidence) * standard_error(np.zeros(len(index)))
+    return found._replace(low=min(found.low, value - least), high=max(found.high, value + least))
 
 
 def ratio_difference(

@@ -150,3 +150,10 @@ def test_holm_and_benjamini_hochberg_known_answers() -> None:
     assert holm([0.5]) == [0.5]
     assert holm([]) == benjamini_hochberg([]) == []
     assert holm(p[::-1]) == holm(p)[::-1]
+
+
+def test_mean_per_class_without_a_flip_is_no_certainty():
+    labels, same = np.repeat(np.arange(5), 8), np.ones(40, dtype=bool)
+    found = mean_per_class_difference(labels, same, same)
+    assert (found.value, found.p) == (0.0, 1.0)
+    assert (found.low, found.high) == pytest.approx(tuple(accuracy_difference(same, same)[1:3]))
