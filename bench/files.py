@@ -121,7 +121,7 @@ def refusal(error: OSError, path: Path) -> BenchError:
         return BenchError(f"{path.parent} is not writable: give another folder or mend its permissions")
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return BenchError(f"{path} cannot be written: a part of that path is a file, not a folder")
-    return BenchError(f"{path} could not be written: {error.strerror or error}")
+    return BenchError(f"{path} could not be written: {error.strerror or error}; give another folder")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -173,7 +173,8 @@ def listed(train: FeatureSet, path: Path, option: str = "fewshot.lists") -> np.n
         regular(path)
         names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise BenchError(f"{option}: {path} cannot be read ({error})") from error
+        why = getattr(error, "strerror", None) or error
+        raise BenchError(f"{option}: {path} cannot be read ({why}): give a text file with an id a line") from error
     if not names:
         raise BenchError(f"{option}: {path} names no samples")
     where: dict[str, int] = {}
