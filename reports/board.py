@@ -110,6 +110,11 @@ class Board:
     sections: list[Section] = field(default_factory=list)
 
     @property
+    def leading(self) -> list[Section]:
+        """The sections with a headline; all of them where none has one. Forty corruptions of a set have none."""
+        return [s for s in self.sections if any(head.headline for head in s.heads)] or self.sections
+
+    @property
     def cells(self) -> dict[tuple[Model, Column], Cell]:
         return {(model, column): cell for column, cells in self.columns.items() for model, cell in cells.items()}
 

@@ -115,8 +115,15 @@ def page(board: Board, outcomes: _Outcomes, pages: Mapping[Model, str], problems
     from bench import __version__
 
     small = sum(map(len, board.columns.values())) <= CELLS_ON_PAGE
-    tables = [section_table(board, s, i, outcomes, everything=small) for i, s in enumerate(board.sections)]
+    tables = [section_table(board, s, i, outcomes, everything=small) for i, s in enumerate(board.leading)]
     left_out = list(problems)
+    shown = {id(section) for section in board.leading}
+    if quiet := [f"{s.dataset} {s.split}" for s in board.sections if id(s) not in shown]:
+        some = ", ".join(quiet[:3]) + ", ..." * (len(quiet) > 3)
+        left_out.append(
+            f"{_count(len(quiet), 'data set')} without a headline ({some}): the numbers are in leaderboard.csv and on the "
+            f"models' pages"
+        )
     surveys = []
     for key, title, columns in (("ssl", "Self-supervised learning", SSL), ("kd", "Knowledge distillation", KD)):
         table, reasons = survey(key, title, columns, board, outcomes)

@@ -60,6 +60,10 @@ def show(record: Record, console: Console | None = None, *, path: Path | str | N
         console.print(_fact("record", str(path)))
 
 
+SETS = 8
+"""Lines of data sets at most."""
+
+
 def _fact(label: str, text: str) -> RenderableType:
     """A label and its text, continuation lines indented below the text."""
     grid = Table.grid(padding=(0, 1))
@@ -79,8 +83,10 @@ def _facts(record: Record) -> list[tuple[str, str]]:
     sets: dict[tuple[str, str, str], int] = {}
     for m in record.measurements:
         sets[m.dataset, m.split, m.fingerprint] = max(m.n, sets.get((m.dataset, m.split, m.fingerprint), 0))
-    rows += [("data", f"{name} {split}, {n:,} samples, {short(print_)}") for (name, split, print_), n in sets.items()]
-    return rows
+    data = [("data", f"{name} {split}, {n:,} samples, {short(print_)}") for (name, split, print_), n in sets.items()]
+    if len(data) > SETS:
+        data[SETS - 1 :] = [("data", f"and {len(data) - SETS + 1:,} more, named with their numbers")]
+    return rows + data
 
 
 def _groups(measurements: Sequence[Measurement]) -> list[list[Measurement]]:

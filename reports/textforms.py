@@ -11,7 +11,7 @@ from reports.wording import digits, markdown_text
 def markdown(board: Board) -> str:
     """One table per data set with its headline columns, in GitHub's Markdown."""
     parts = ["# Leaderboard", ""]
-    for section in board.sections:
+    for section in board.leading:
         heads = [head for head in section.heads if head.headline] or section.heads
         title = markdown_text(f"{section.dataset} {section.split}")
         parts += [f"## {title}, {section.samples:,} samples", ""]

@@ -64,7 +64,8 @@ class OutOfDistribution:
             if there < 2:
                 raise BenchError(
                     f"{test.dataset} {test.split} has {there} samples {side} the classes of {train.dataset} "
-                    f"{train.split}, and ood needs two or more: give --data ood:IN,OUT"
+                    f"{train.split}, and ood needs two or more: give --data ood:IN,OUT, "
+                    f"or stored features with test labels that train lacks"
                 )
         logits: tuple[str, np.ndarray, dict[str, Any]] | None = None
         facts = {"inside": int((~out).sum()), "outside": int(out.sum())}

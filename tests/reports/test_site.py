@@ -223,6 +223,22 @@ def test_columns_of_most_models_come_first(make: Maker, tmp_path: Path) -> None:
     assert [c["title"] for c in columns if not c.get("hidden")][3:] == ["top1", "top1", "agreement"]
 
 
+def test_sets_without_a_headline_are_named_and_have_no_table(make: Maker, tmp_path: Path) -> None:
+    loud = make("a").measurements
+    quiet = [
+        m.model_copy(update={"headline": False, "dataset": f"fog-{i}", "fingerprint": f"sha256:{i}"})
+        for i, m in enumerate(loud[:5])
+    ]
+    make("a", measurements=[*loud, *quiet], runs=tmp_path / "runs")
+    text = publish(tmp_path / "runs", tmp_path / "site").page.read_text()
+    assert [t["title"] for t in Page(text).documents["board-data"]["tables"] if t["id"].startswith("measured")] == [
+        "fashion-mnist test"
+    ]
+    assert "5 data sets without a headline (fog-0 test, fog-1 test, fog-2 test, ...)" in text
+    assert "fog-4" not in (tmp_path / "site" / "leaderboard.md").read_text()
+    assert "fog-4" in (tmp_path / "site" / "leaderboard.csv").read_text()
+
+
 def test_a_set_without_a_headline_shows_its_numbers(make: Maker, tmp_path: Path) -> None:
     quiet = [m.model_copy(update={"headline": False}) for m in make("a").measurements]
     make("a", measurements=quiet, runs=tmp_path / "runs")
