@@ -121,8 +121,8 @@ def page(board: Board, outcomes: _Outcomes, pages: Mapping[Model, str], problems
     if quiet := [f"{s.dataset} {s.split}" for s in board.sections if id(s) not in shown]:
         some = ", ".join(quiet[:3]) + ", ..." * (len(quiet) > 3)
         left_out.append(
-            f"{_count(len(quiet), 'data set')} without a headline ({some}): the numbers are in leaderboard.csv and on the "
-            f"models' pages"
+            f"{_count(len(quiet), 'data set')} without a headline ({some}): the numbers are in leaderboard.csv and on "
+            f"the models' pages"
         )
     surveys = []
     for key, title, columns in (("ssl", "Self-supervised learning", SSL), ("kd", "Knowledge distillation", KD)):
