@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import Any
 
@@ -11,6 +12,20 @@ from reports.wording import brief
 
 SUPERVISED_RESNET50 = 76.2
 WRN_40_2_TEACHER = 75.6
+
+
+NAMES_PLACED = 60
+AREA = (520, 330)
+"""Pixels across and up that the points of a chart lie in, about."""
+LETTER = 6.3
+"""Pixels of a letter, about."""
+SIDES: dict[str, tuple[Document, float, int, int]] = {
+    "above": ({"dy": -11}, 0.0, 0, 1),
+    "right": ({"align": "left", "dx": 9}, 0.5, 1, 0),
+    "left": ({"align": "right", "dx": -9}, -0.5, -1, 0),
+    "below": ({"dy": 13}, 0.0, 0, -1),
+}
+"""Where a name may stand: how Vega says it; half widths to the right, 9 pixels to the right, 13 pixels up."""
 
 
 def charts(ssl: Table, kd: Table, board: Any) -> list[Document]:
@@ -195,14 +210,54 @@ def _marks(points: list[Document], x: Document) -> Document:
         "tooltip": tooltip,
     }  # fmt: skip
     point = {"type": "point", "size": 90, "strokeWidth": 2}
-    text = {"type": "text", "dy": -11, "fontSize": 11}
     # Published points are open, measured ones filled: told apart without colour.
     layers: list[Document] = [
         {"mark": {**point, "filled": kind == "measured", "opacity": 1}, "transform": [_of(kind)], "encoding": encoding}
         for kind in sorted({p["kind"] for p in points})
     ]
-    layers.append({"mark": text, "encoding": {"x": x, "y": encoding["y"], "text": {"field": "name"}}})
-    return {"data": {"name": "points", "values": points}, "layer": layers}
+    sides = _sides(points, logarithmic=x.get("scale", {}).get("type") == "log")
+    named = {"x": x, "y": encoding["y"], "text": {"field": "name"}}
+    for side in dict.fromkeys(sides):
+        mark = {"type": "text", "fontSize": 11, **SIDES[side][0]}
+        layers.append({"mark": mark, "transform": [{"filter": {"field": "side", "equal": side}}], "encoding": named})
+    values = [{**point, "side": side} for point, side in zip(points, sides, strict=True)]
+    return {"data": {"name": "points", "values": values}, "layer": layers}
+
+
+def _sides(points: list[Document], *, logarithmic: bool) -> list[str]:
+    """Where every point's name stands: above, or where it covers fewest names and points, on a chart as a desk has it.
+
+    Of more than `NAMES_PLACED` points all stand above: there is no room for them anyway.
+    """
+    known = [p for p in points if p["x"] is not None and p["y"] is not None]
+    if not known or len(points) > NAMES_PLACED:
+        return ["above"] * len(points)
+    scaled = {id(p): (math.log10(p["x"]) if logarithmic else p["x"], p["y"]) for p in known}
+    low, high = ([f(at[i] for at in scaled.values()) for i in (0, 1)] for f in (min, max))
+    pixels = {
+        key: tuple(size * (at[i] - low[i]) / ((high[i] - low[i]) or 1) for i, size in enumerate(AREA))
+        for key, at in scaled.items()
+    }
+    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in pixels.values()]
+    sides = []
+    for point in points:
+        if id(point) not in pixels:
+            sides.append("above")
+            continue
+        (x, y), wide = pixels[id(point)], LETTER * len(point["name"])
+        boxes = {}
+        for side, (_, right, dx, up) in SIDES.items():
+            middle, height = x + right * wide + 9 * dx, y + 13 * up
+            boxes[side] = (middle - wide / 2, height - 6, middle + wide / 2, height + 6)
+        covered = {side: sum(_meet(box, other) for other in taken) for side, box in boxes.items()}
+        best = min(covered, key=lambda side: covered[side])
+        taken.append(boxes[best])
+        sides.append(best)
+    return sides
+
+
+def _meet(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _of(kind: str) -> Document:

@@ -19,6 +19,7 @@ import vl_convert
 
 from bench.errors import BenchError
 from bench.record import Engine, Record
+from reports import plots
 from reports.board import Board, assemble
 from reports.comparable import Column
 from reports.plots import charts
@@ -492,3 +493,17 @@ def test_zero_shot_numbers_bear_their_mark(make: Maker, tmp_path: Path) -> None:
     table = measured_table(summary)
     assert "* zero-shot" in table["note"]
     assert {cell["v"] for row in table["rows"] for cell in row["cells"][3:] if cell} == {"63.25*", "60.00*", "61.00"}
+
+
+def test_names_in_a_chart_do_not_cover_each_other() -> None:
+    points = [{"name": name, "x": 2020, "y": y} for name, y in (("SimCLR", 69.3), ("MoCo v2", 71.1), ("low", 40.0))]
+    points += [{"name": "lost", "x": 2021, "y": None}]
+    sides = plots._sides(points, logarithmic=False)
+    # A name above SimCLR would lie on MoCo v2's point.
+    assert sides == ["right", "above", "above", "above"]
+    marks = plots._marks([{**p, "kind": "published", "family": "x", "ya": p["y"]} for p in points], {"title": "Year"})
+    text = [layer for layer in marks["layer"] if layer["mark"]["type"] == "text"]
+    shown = [layer["transform"][0]["filter"]["equal"] for layer in text]
+    assert sorted(shown) == ["above", "right"], "every name is drawn once"
+    many = [{"name": str(i), "x": i, "y": i} for i in range(1, 100)]
+    assert set(plots._sides(many, logarithmic=True)) == {"above"}
