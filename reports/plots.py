@@ -202,9 +202,10 @@ def _marks(points: list[Document], x: Document) -> Document:
         {"field": "x", "title": x["title"]},
         {"field": "y", "title": "Value"},
     ]
+    x = {**x, "scale": {**x.get("scale", {}), **_around({p["x"] for p in points})}}
     encoding = {
         "x": x,
-        "y": {"field": "y", "type": "quantitative", "scale": {"zero": False}},
+        "y": {"field": "y", "type": "quantitative", "scale": {"zero": False, **_around({p["y"] for p in points})}},
         "color": {"field": "family", "title": "Family"},
         "shape": {"field": "family", "title": "Family"},
         "tooltip": tooltip,
@@ -258,6 +259,14 @@ def _sides(points: list[Document], *, logarithmic: bool) -> list[str]:
 
 def _meet(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _around(values: set[float]) -> Document:
+    """A scale's domain where there is a single value, whose axis would have one tick, rounded to a whole number."""
+    if len(values) != 1 or None in values:
+        return {}
+    (value,) = values
+    return {"domain": [value - 1, value + 1] if value > 1 else [value / 2, value * 2]}
 
 
 def _of(kind: str) -> Document:

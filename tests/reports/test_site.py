@@ -507,3 +507,11 @@ def test_names_in_a_chart_do_not_cover_each_other() -> None:
     assert sorted(shown) == ["above", "right"], "every name is drawn once"
     many = [{"name": str(i), "x": i, "y": i} for i in range(1, 100)]
     assert set(plots._sides(many, logarithmic=True)) == {"above"}
+
+
+def test_a_chart_of_one_point_has_an_axis_around_it() -> None:
+    point = {"name": "a", "kind": "measured", "family": "x", "x": 84.4, "y": 84.5}
+    marks = plots._marks([point], {"field": "x", "title": "Agreement", "scale": {"zero": False}})
+    encoding = marks["layer"][0]["encoding"]
+    assert encoding["y"]["scale"] == {"zero": False, "domain": [83.5, 85.5]}
+    assert encoding["x"]["scale"]["domain"] == pytest.approx([83.4, 85.4])
