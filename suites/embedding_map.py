@@ -1,4 +1,4 @@
-"""Two networks' samples in one plane: t-SNE or UMAP (umap-learn) of both networks' logits."""
+"""Two networks' samples in one plane: t-SNE (scikit-learn) or UMAP (umap-learn) of both networks' logits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from bench.errors import BenchError
 from suites.logit_structure import standardised
-from suites.tsne import tsne
 
 SHOWN = 10
 """Classes in a map; more colours nobody tells apart."""
@@ -58,8 +57,17 @@ def plane(
     both = np.concatenate([standardised(teacher[rows]), standardised(student[rows])])
     if np.ptp(both, axis=0).max() == 0:
         raise BenchError("all logits are alike: there is nothing to spread out")
-    points = tsne(both, perplexity) if method == "tsne" else _umap(both, perplexity, seed)
+    points = _tsne(both, perplexity, seed) if method == "tsne" else _umap(both, perplexity, seed)
     return Plane(points[: len(rows)], points[len(rows) :], target[rows])
+
+
+def _tsne(x: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
+    from sklearn.manifold import TSNE
+
+    # The authors' bound: three times the perplexity is less than the samples.
+    most = max(1.0, (len(x) - 1) / 3)
+    model = TSNE(init="pca" if x.shape[1] > 1 else "random", random_state=seed, perplexity=min(perplexity, most))
+    return np.asarray(model.fit_transform(x), dtype=np.float64)
 
 
 def _umap(x: np.ndarray, neighbours: float, seed: int) -> np.ndarray:

@@ -29,7 +29,7 @@ TILE = 72
 BUDGET = 400_000
 """Bytes of the sheet."""
 CLASSES = 20
-SAMPLES = 400
+SAMPLES = 300
 """Classes and test samples in the map."""
 PERPLEXITY = 30
 COMPONENTS = 50
@@ -87,8 +87,11 @@ def feature_map(task: Task, labels: Labels) -> tuple[np.ndarray, np.ndarray, str
     At most `SAMPLES` samples of at most `CLASSES` classes at even distances, L2-normalised, `COMPONENTS` principal
     components, t-SNE (van der Maaten & Hinton 2008) from the first two of them; the same on every run.
     """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
     from suites.neighbours import normalised
-    from suites.tsne import principal, tsne
 
     known = _evenly(np.unique(labels.test), CLASSES)
     each = max(1, SAMPLES // len(known))
@@ -98,11 +101,15 @@ def feature_map(task: Task, labels: Labels) -> tuple[np.ndarray, np.ndarray, str
     x = normalised(task.data["test"].array("pooled")[rows]).astype(np.float64)
     if not np.ptp(x, axis=0).any():
         return None
-    reduced = principal(x, COMPONENTS)
-    components = reduced.shape[1]
-    if components < 2:
-        return None
-    places = tsne(reduced, PERPLEXITY)
+    # One thread: sums in another order would draw another map.
+    with threadpool_limits(1):
+        components = min(COMPONENTS, len(rows) - 1, x.shape[1])
+        reduced = PCA(components, svd_solver="full").fit_transform(x)
+        if components < 2:
+            return None
+        places = TSNE(
+            perplexity=min(PERPLEXITY, (len(rows) - 1) / 3), init="pca", random_state=0, max_iter=500
+        ).fit_transform(reduced)
     if not np.isfinite(places).all():
         return None
     return rows, places, f"t-SNE of {components} principal components, {len(rows)} test samples of {len(known)} classes"

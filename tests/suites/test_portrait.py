@@ -97,7 +97,7 @@ def test_the_map_takes_a_part_of_many_classes_and_samples(tmp_path):
     task.folder = tmp_path
     rows, _, how = portrait.feature_map(task, labels_of(task))
     assert len(np.unique(task.data["test"].labels[rows])) == portrait.CLASSES
-    assert len(rows) == 20 * 20
+    assert len(rows) == portrait.SAMPLES
     assert "of 20 classes" in how
 
 
