@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
+from adapters import windowed
 from adapters.architecture import Architecture, Outline
 from adapters.layout import Layout
 from bench.errors import BenchError
@@ -13,9 +16,11 @@ from bench.errors import BenchError
 Shapes = Mapping[str, Sequence[int]]
 
 
-def adapted(architecture: Architecture, shapes: Shapes, prefix: str, layout: Layout) -> Architecture:
-    """``architecture`` with the class count, input size and tokens that ``shapes`` under ``prefix`` have, and with what
-    ``layout`` knows of it (heads, epsilon).
+def adapted(
+    architecture: Architecture, tensors: Mapping[str, Tensor], shapes: Shapes, prefix: str, layout: Layout
+) -> Architecture:
+    """``architecture`` with the class count, input size and tokens that ``tensors``, of ``shapes``, have under
+    ``prefix``, and with what ``layout`` knows of it (heads, epsilon).
 
     What the user gave as an argument stays. Without a classifier in the file the network gets none.
     """
@@ -24,7 +29,8 @@ def adapted(architecture: Architecture, shapes: Shapes, prefix: str, layout: Lay
     wanted = {
         **_classes(architecture, outline, inside, layout),
         **_input_size(outline, inside),
-        **_windows(outline, inside),
+        **windowed.windows(architecture.name, outline.needed, inside),
+        **(windowed.pretrained_windows(tensors, prefix) if windowed.version(architecture.name) == 2 else {}),
         **_class_token(outline, inside),
         **layout.arguments(architecture.name),
         **_final_norm(architecture.name, outline, inside, layout),
@@ -32,6 +38,8 @@ def adapted(architecture: Architecture, shapes: Shapes, prefix: str, layout: Lay
     wanted = {key: value for key, value in wanted.items() if key not in dict(architecture.arguments)}
     if "num_heads" in wanted and wanted["num_heads"] == architecture.heads():
         del wanted["num_heads"]  # its own number is not worth a word
+    own = windowed.said(architecture.name, outline.needed)
+    wanted = {key: value for key, value in wanted.items() if key not in own or own[key] != value}
     if not wanted:
         return architecture
     try:
@@ -74,17 +82,6 @@ def _class_token(outline: Outline, inside: Shapes) -> dict[str, Any]:
     if "cls_token" in outline.needed and "cls_token" not in inside and "pos_embed" in inside:
         return {"class_token": False, "global_pool": "avg", "fc_norm": False}
     return {}
-
-
-def _windows(outline: Outline, inside: Shapes) -> dict[str, Any]:
-    """Window and input size of a windowed transformer, from its first relative-position table."""
-    name = "layers.0.blocks.0.attn.relative_position_bias_table"
-    theirs, ours = inside.get(name), outline.needed.get(name)
-    if theirs is None or ours is None or tuple(theirs) == tuple(ours):
-        return {}
-    window = (math.isqrt(int(theirs[0])) + 1) // 2
-    # Official configurations have a last stage of one window: 7 at 224 pixels, 6 at 192, 12 at 384.
-    return {"window_size": window, "img_size": 32 * window}
 
 
 def _final_norm(name: str, outline: Outline, inside: Shapes, layout: Layout) -> dict[str, Any]:

@@ -18,6 +18,10 @@ from adapters.timm_backbone import create
 from adapters.unfilled import without_random_init
 from bench.errors import BenchError
 
+# Arguments of ours and the layer norms whose epsilon they are: all, the one before the classifier, and those of a Swin
+# transformer's blocks with the final one (its patches are embedded and merged by norms of their own).
+_EPSILONS = {"norm_eps": r".*", "head_norm_eps": r"head\..*", "block_norm_eps": r"layers\.\d+\.blocks\.\d+\..*|norm"}
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -68,7 +72,9 @@ class Architecture:
         bare = self.name.startswith("beit") and not arguments.get("final_norm", True)
         if self.name.startswith("beit"):
             arguments.pop("final_norm", None)
-        epsilons = {option: arguments.pop(option) for option in ("norm_eps", "head_norm_eps") if option in arguments}
+        epsilons = {option: arguments.pop(option) for option in _EPSILONS if option in arguments}
+        # timm's first Swin has GELU in its definition.
+        activation = arguments.pop("act_layer", None) if self.name.startswith("swin_") else None
         try:
             if self.torchvision:
                 from adapters.torchvision_models import build
@@ -85,6 +91,8 @@ class Architecture:
         if bare:
             network.norm = nn.Identity()
         _set_epsilons(network, **epsilons)
+        if activation is not None:
+            _set_activation(network, activation)
         return network
 
     def outline(self) -> Outline:
@@ -114,7 +122,10 @@ def _heads(architecture: Architecture) -> int | None:
 def _behaviour(architecture: Architecture) -> str:
     with torch.device("meta"):
         network = architecture.build()
-    traits = ("num_heads", "scale", "global_pool", "num_prefix_tokens", "no_embed_class", "fused_attn", "window_size")
+    traits = (
+        "num_heads", "scale", "global_pool", "num_prefix_tokens", "no_embed_class", "fused_attn", "window_size",
+        "pretrained_window_size", "shift_size",
+    )  # fmt: skip
     parts = [
         f"{name} {trait}={getattr(part, trait)}"
         for name, part in network.named_modules()
@@ -124,14 +135,21 @@ def _behaviour(architecture: Architecture) -> str:
     return "\n".join([repr(network), *parts])
 
 
-def _set_epsilons(network: nn.Module, norm_eps: float | None = None, head_norm_eps: float | None = None) -> None:
-    """``norm_eps`` for every layer norm of a network, ``head_norm_eps`` for the one before the classifier."""
+def _set_epsilons(network: nn.Module, **epsilons: float) -> None:
+    """Epsilons of the layer norms that `_EPSILONS` has a pattern for."""
     for name, part in network.named_modules():
-        if isinstance(part, nn.LayerNorm):
-            if norm_eps is not None:
-                part.eps = norm_eps
-            if head_norm_eps is not None and name.startswith("head."):
-                part.eps = head_norm_eps
+        for option, epsilon in epsilons.items():
+            if isinstance(part, nn.LayerNorm) and re.fullmatch(_EPSILONS[option], name):
+                part.eps = epsilon
+
+
+def _set_activation(network: nn.Module, name: str) -> None:
+    """The activation, by timm's name, of every perceptron of a timm network."""
+    from timm.layers import Mlp, create_act_layer
+
+    for part in network.modules():
+        if isinstance(part, Mlp):
+            part.act = create_act_layer(name) or nn.Identity()
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,11 @@ Shapes = Mapping[str, Sequence[int]]
 
 # Without meaning for a frozen network, wherever they lie.
 _INERT = frozenset(
-    ("num_batches_tracked", "total_ops", "total_params", "relative_position_index", "attn_mask", "position_ids")
-)
+    (
+        "num_batches_tracked", "total_ops", "total_params", "relative_position_index", "relative_coords_table",
+        "attn_mask", "position_ids",
+    )
+)  # fmt: skip
 # Beside the backbone proper, an unknown part may be this large a share of it before the architecture is in doubt.
 _UNKNOWN_SHARE = 0.2
 

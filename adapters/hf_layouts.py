@@ -95,6 +95,17 @@ HUGGING_FACE: tuple[Layout, ...] = (
         arguments=lambda _: {"norm_eps": 1e-6},
     ),
     Layout(
+        "Hugging Face SimMIM Swin",
+        "simmim",
+        (
+            r".*/(?:\S*\.)?encoder\.layers\.0\.blocks\.0\.layernorm_before\.weight",
+            r".*/(?:\S*\.)?embeddings\.mask_token",
+            r".*/decoder\.0\.weight",
+        ),
+        transform=BICUBIC.model_copy(update={"resize": (224, 224), "crop": None}),
+        at_native_size=True,
+    ),
+    Layout(
         "Hugging Face Swin",
         None,
         (

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from adapters import hf_swin
 from adapters.jsonfile import read_json
 from adapters.layout import Layout
+from adapters.windowed import version
 from bench.card import Interpolation, Transform
 from bench.errors import BenchError
 
@@ -26,16 +29,17 @@ _ACTIVATIONS = {
 }
 _PLAIN_PERCEPTRONS = {
     "Hugging Face ViT", "Hugging Face MAE", "Hugging Face I-JEPA", "Hugging Face SigLIP", "Hugging Face DINOv2",
-    "Hugging Face DINOv2 with registers",
+    "Hugging Face DINOv2 with registers", "Hugging Face Swin", "Hugging Face SimMIM Swin",
 }  # fmt: skip
 # Model types whose tensors are those of another method's class.
 _METHODS = {"data2vec-vision": "data2vec", "vit_msn": "msn", "ijepa": "ijepa", "vit_mae": "mae"}
 
 
-def refined(layout: Layout, folder: Path) -> Layout:
-    """``layout`` with the epsilon, heads and transform that the folder's configuration states.
+def refined(layout: Layout, folder: Path, names: Mapping[str, Sequence[int]]) -> Layout:
+    """``layout`` with the epsilon, heads, windows and transform that the folder's configuration states.
 
-    A file that is no folder, or a folder without configuration, keeps the class's defaults.
+    A file that is no folder, or a folder without configuration, keeps the class's defaults. ``names``: those of the
+    weights, with their shapes. Raises `BenchError` for a configuration of other weights.
     """
     if not folder.is_dir():
         return layout
@@ -47,6 +51,7 @@ def refined(layout: Layout, folder: Path) -> Layout:
         head = "convnext" in str(config.get("model_type"))
         stated["head_norm_eps" if head else "norm_eps"] = config["layer_norm_eps"]
     stated |= _attention(config, layout, folder / "config.json")
+    windowed = hf_swin.stated(config, names, folder / "config.json")
     own = layout.arguments
 
     def arguments(architecture: str) -> dict[str, Any]:
@@ -55,6 +60,9 @@ def refined(layout: Layout, folder: Path) -> Layout:
             return {**own(architecture), **stated}
         if architecture.startswith("convnext"):
             return {**own(architecture), **{n: value for n, value in stated.items() if n.endswith("norm_eps")}}
+        if (number := version(architecture)) is not None and number in windowed:
+            activation = {n: value for n, value in stated.items() if n == "act_layer"}
+            return {**own(architecture), **windowed[number], **activation}
         return {}
 
     refinement: dict[str, Any] = {"arguments": arguments}

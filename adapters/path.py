@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from adapters import positions, reader, sniff, texts
+from adapters import eightbits, positions, reader, sniff, texts
 from adapters.filling import filled
 from adapters.huggingface import refined
 from adapters.layout import CIFAR10, CIFAR100, Layout
@@ -49,9 +49,9 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
     if is_text(path):
         return load_text(path, rest, arch=arch, weights_key=weights_key, trust=trust)
     container = reader.read(path, trust=trust)
-    sets = weight_sets(container.content)
+    sets, eight = eightbits.widened(weight_sets(container.content), str(path))
     names = _names(sets, container.content)
-    layout = refined(recognise(names), path)
+    layout = refined(recognise(names), path, names)
     chosen = match(sets, arch=arch, weights_key=weights_key, file=str(path), layout=layout)
     kind_of_file, hazards = container.kind, container.hazards
     tensors = {name: chosen.tensors[key] for name, key in chosen.fit.mapped.items()}
@@ -76,7 +76,7 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         architecture_from="inferred from names and shapes" if chosen.inferred else "as --arch says",
         coverage=coverage(chosen),
         hazards=hazards,
-        notes=[*chosen.notes, *([layout.note] if layout.note else [])],
+        notes=[*chosen.notes, *(note for note in (layout.note, eight) if note)],
     )
     if chosen.architecture.torchvision:
         from adapters.torchvision_backbone import TorchvisionBackbone

@@ -40,6 +40,15 @@ _SIGNS: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(r".*\.weight_(?:orig|mask)$"),
         "its weights are pruned by a mask: save them after torch.nn.utils.prune.remove",
     ),
+    (
+        re.compile(r"(?:module\.)?(?:visual\.attn_pool|text|text_decoder)\..*"),
+        "these are open_clip's names: openclip:NAME?weights=FILE reads such a checkpoint by its configuration NAME",
+    ),
+    (
+        re.compile(r".*\.(?:cpb_mlp|continuous_position_bias_mlp)\..*"),
+        "the windows of a Swin V2 show in none of its tensors: give the Hugging Face folder with its config.json, or "
+        "say them with --arch, such as 'swinv2_tiny_window8_256(window_size=12, img_size=192)'",
+    ),
 )
 
 

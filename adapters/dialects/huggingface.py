@@ -195,7 +195,7 @@ HUGGING_FACE: tuple[Dialect, ...] = (
             (r"embeddings\.patch_embeddings\.projection\.(.*)", r"patch_embed.proj.\1"),
             (r"embeddings\.norm\.(.*)", r"patch_embed.norm.\1"),
             (r"layernorm\.(.*)", r"norm.\1"),
-            *((rf"encoder\.layers\.{i}\.downsample\.(.*)", rf"layers.{i + 1}.downsample.\1") for i in range(3)),
+            *((rf"encoder\.layers\.{i}\.downsample\.(.*)", rf"layers.{i + 1}.downsample.\1") for i in range(7)),
             *(
                 (r"encoder\.layers\.(\d+)\.blocks\.(\d+)\." + rule, r"layers.\1.blocks.\2." + ours)
                 for rule, ours in _SWIN_BLOCK

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch  # noqa: F401
 
+from adapters.eightbits import widened
 from adapters.layouts import recognise
 from adapters.matching import match
 from adapters.reader import read
@@ -85,7 +86,7 @@ def main(folder: Path, count: int) -> None:
         try:
             content = read(path).content
             found["read"] += 1
-            sets = weight_sets(content)
+            sets, _ = widened(weight_sets(content), "mutated")
             names = {f"{own.key}/{name}": tuple(t.shape) for own in sets for name, t in own.tensors.items()}
             match(sets, arch=None, weights_key=None, file="mutated", layout=recognise(names))
         except BenchError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -49,3 +50,12 @@ def images(size: int, n: int = 2) -> Tensor:
 def close(ours: Tensor, theirs: Tensor) -> bool:
     """Whether two outputs are equal to float32's noise, relative to the largest value."""
     return ours.shape == theirs.shape and float((ours - theirs).abs().max()) <= 3e-5 * float(theirs.abs().max())
+
+
+def saved(model: Any, folder: Path, *, std: float = 0.05) -> Path:
+    """``folder`` with a model of transformers as it saves itself, its parameters drawn anew with deviation ``std``."""
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=std)
+    model.eval().save_pretrained(folder)
+    return folder

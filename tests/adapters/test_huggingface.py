@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from layouthelp import saved
 
 import bench
 from adapters.huggingface import refined
@@ -18,14 +19,6 @@ from bench.errors import BenchError
 transformers = pytest.importorskip("transformers")
 
 SMALL = {"hidden_size": 192, "num_attention_heads": 3, "num_hidden_layers": 12, "intermediate_size": 768}
-
-
-def _saved(model: Any, folder: Path) -> Path:
-    torch.manual_seed(0)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    model.eval().save_pretrained(folder)
-    return folder
 
 
 def _features(folder: Path, images: torch.Tensor) -> tuple[Backbone, dict[str, torch.Tensor]]:
@@ -40,7 +33,7 @@ def test_vit_with_the_epsilon_of_its_configuration(tmp_path: Path, epsilon: floa
     config = transformers.ViTConfig(**SMALL, layer_norm_eps=epsilon)
     model = transformers.ViTForImageClassification(config)
     images = torch.randn(2, 3, 224, 224) * 0.05
-    backbone, out = _features(_saved(model, tmp_path), images)
+    backbone, out = _features(saved(model, tmp_path), images)
     with torch.no_grad():
         expected = model(images, output_hidden_states=False).logits
     torch.testing.assert_close(out["logits"], expected, rtol=1e-4, atol=1e-4)
@@ -57,7 +50,7 @@ def test_heads_and_activation_are_those_of_the_configuration(tmp_path: Path, sta
     small = {**SMALL, "image_size": 32, **stated}
     model = transformers.ViTModel(transformers.ViTConfig(**small), add_pooling_layer=False)
     images = torch.randn(2, 3, 32, 32) * 0.05
-    backbone, out = _features(_saved(model, tmp_path), images)
+    backbone, out = _features(saved(model, tmp_path), images)
     with torch.no_grad():
         expected = model(images).last_hidden_state[:, 0]
     torch.testing.assert_close(out["pooled"], expected, rtol=1e-4, atol=1e-4)
@@ -74,7 +67,7 @@ def test_heads_and_activation_are_those_of_the_configuration(tmp_path: Path, sta
 )
 def test_a_configuration_that_cannot_be_is_refused(tmp_path: Path, stated: dict[str, Any], words: str) -> None:
     model = transformers.ViTModel(transformers.ViTConfig(**SMALL), add_pooling_layer=False)
-    _saved(model, tmp_path)
+    saved(model, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, **stated}))
     with pytest.raises(BenchError, match=words):
@@ -86,7 +79,7 @@ def test_the_configuration_of_other_weights_is_refused(tmp_path: Path, registers
     small = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
     kind = "Dinov2WithRegisters" if registers else "Dinov2"
     model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**small))
-    _saved(model, tmp_path)
+    saved(model, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     other = "dinov2" if registers else "dinov2_with_registers"
     assert config["model_type"] != other
@@ -96,7 +89,7 @@ def test_the_configuration_of_other_weights_is_refused(tmp_path: Path, registers
 
 
 def test_the_processor_says_the_transform(tmp_path: Path) -> None:
-    _saved(transformers.ViTModel(transformers.ViTConfig(**SMALL), add_pooling_layer=False), tmp_path)
+    saved(transformers.ViTModel(transformers.ViTConfig(**SMALL), add_pooling_layer=False), tmp_path)
     processor = {
         "do_resize": True,
         "size": {"shortest_edge": 256},
@@ -114,7 +107,7 @@ def test_the_processor_says_the_transform(tmp_path: Path) -> None:
 
 
 def test_a_damaged_configuration_is_refused(tmp_path: Path) -> None:
-    _saved(transformers.ViTModel(transformers.ViTConfig(**SMALL), add_pooling_layer=False), tmp_path)
+    saved(transformers.ViTModel(transformers.ViTConfig(**SMALL), add_pooling_layer=False), tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(BenchError, match="no readable JSON"):
         bench.load(tmp_path)
@@ -138,10 +131,10 @@ def test_a_transform_that_cannot_be_is_refused(tmp_path: Path, stated: dict[str,
     sound = {"size": 224, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}
     place = tmp_path / "preprocessor_config.json"
     place.write_text(json.dumps(sound))
-    assert refined(recognise({}), tmp_path).transform is not None
+    assert refined(recognise({}), tmp_path, {}).transform is not None
     place.write_text(json.dumps({**sound, **stated}))
     with pytest.raises(BenchError, match=r"preprocessor_config\.json states an input transform that cannot be"):
-        refined(recognise({}), tmp_path)
+        refined(recognise({}), tmp_path, {})
 
 
 @pytest.mark.slow
@@ -157,7 +150,7 @@ def test_clip_image_tower(tmp_path: Path, activation: str) -> None:
     }
     model = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**vision))
     images = torch.randn(1, 3, 224, 224) * 0.05
-    _, out = _features(_saved(model, tmp_path), images)
+    _, out = _features(saved(model, tmp_path), images)
     with torch.no_grad():
         expected = model(images).pooler_output
     torch.testing.assert_close(out["pooled"], expected, rtol=1e-3, atol=1e-3)
