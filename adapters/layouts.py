@@ -119,6 +119,15 @@ OFFICIAL: tuple[Layout, ...] = (
         note="trained and evaluated without standardisation",
     ),
     Layout(
+        # The official TensorFlow weights, converted: {"resnet": ..., "head": ...}.
+        "SimCLR v2",
+        "simclr",
+        (r".*/(?:\S*\.)?net\.1\.blocks\.0\.projection\.bn\.0\.weight", r".*/(?:\S*\.)?net\.0\.0\.weight"),
+        transform=PIXELS,
+        classifier=True,
+        note="trained and evaluated without standardisation",
+    ),
+    Layout(
         "SimSiam",
         "simsiam",
         (r".*/module\.encoder\.conv1\.weight", r".*/module\.predictor\..*"),
@@ -256,7 +265,10 @@ OFFICIAL: tuple[Layout, ...] = (
     Layout(
         "open_clip",
         "clip",
-        (r".*/(?:module\.)?visual\.(?:class_embedding|conv1\.weight)", r".*/(?:module\.)?text_projection"),
+        (
+            r".*/(?:module\.)?visual\.(?:class_embedding|conv1\.weight)",
+            r".*/(?:module\.)?(?:text_projection|text\.\S+)",
+        ),
         lacks=(r".*/input_resolution",),
         transform=CLIP,
         feature="cls",

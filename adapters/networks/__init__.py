@@ -49,6 +49,15 @@ TABLE: dict[str, _Row] = {
         )
     },
     **{
+        f"simclrv2_r{depth}_{width}x_sk{int(selective)}": (
+            "simclr_resnet:SimClrResNet",
+            {"blocks": blocks, "width": width, "selective": selective},
+        )
+        for depth, blocks in ((50, (3, 4, 6, 3)), (101, (3, 4, 23, 3)), (152, (3, 8, 36, 3)))
+        for width in (1, 2, 3)
+        for selective in (False, True)
+    },
+    **{
         f"clip_resnet{name}": (
             "clip_resnet:ClipResNet",
             {"blocks": blocks, "width": width, "size": size, "out": out},
