@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Collection
 from pathlib import Path
 
 from bench.backbone import Backbone
+from bench.errors import BenchError
+from bench.texttower import TextTower
 
 _FILES = ("OpenAI CLIP", "open_clip")
+_OPEN_CLIP = ("open_clip", "open_clip SigLIP", "open_clip on timm")
+# Texts of CLIP's own design lie beside ``visual``, those of any other under ``text``.
+_TEXTS = re.compile(r"(?:.*[./])?token_embedding\.weight")
+_OTHER_TEXTS = re.compile(r"(?:.*[./])?text\..*")
 _FOLDERS = {"Hugging Face CLIP": "clip", "Hugging Face SigLIP": "siglip"}
 
 
@@ -17,7 +24,12 @@ def attach(backbone: Backbone, path: Path, layout: str, label: str, names: Colle
 
     ``label``: the weight set with its prefix; ``names``: ``set/tensor`` of all that is there.
     """
-    if layout in _FILES and any(name.endswith("token_embedding.weight") for name in names):
+    if layout in _OPEN_CLIP and any(_OTHER_TEXTS.fullmatch(name) for name in names):
+        remedy = _remedy(path, layout)
+        backbone.text_source = functools.partial(_refuse, remedy)
+        backbone.card = backbone.card.model_copy(update={"notes": [*backbone.card.notes, remedy]})
+        return
+    if layout in _FILES and any(_TEXTS.fullmatch(name) for name in names):
         from adapters.clip_text import tower_of_checkpoint
 
         quick = layout == "OpenAI CLIP" or "quickgelu" in backbone.card.architecture
@@ -32,3 +44,15 @@ def attach(backbone: Backbone, path: Path, layout: str, label: str, names: Colle
     else:
         return
     backbone.card = backbone.card.model_copy(update={"text": kind})
+
+
+def _remedy(path: Path, layout: str) -> str:
+    example = "ViT-B-16-SigLIP" if layout == "open_clip SigLIP" else "convnext_base"
+    return (
+        f"its texts are read by open_clip alone, which has their design: openclip:NAME?weights={path} with open_clip's "
+        f"own NAME of it, such as {example}"
+    )
+
+
+def _refuse(remedy: str) -> TextTower:
+    raise BenchError(f"the checkpoint's text tower is not CLIP's own: {remedy}")

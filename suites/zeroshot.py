@@ -37,8 +37,8 @@ class ZeroShot:
         if card.text is None:
             raise BenchError(
                 f"suite 'zeroshot' compares images with texts, and '{card.name}' ({card.architecture}) has no text "
-                f"tower: give a CLIP or SigLIP folder of Hugging Face, a checkpoint of CLIP with its texts, or "
-                f"openclip:NAME/TAG"
+                f"tower: give a CLIP or SigLIP folder of Hugging Face, a checkpoint of CLIP with its texts, "
+                f"openclip:NAME/TAG, or openclip:NAME?weights=FILE for a checkpoint of another design of open_clip's"
             )
         return Needs(("pooled",), ("test",), backbone=True)
 

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from layouthelp import close, filled, images, values
+from smalllayouts import small_clip
 from torch import Tensor, nn
 
 import bench
@@ -22,6 +23,7 @@ from adapters.networks.clip_resnet import ClipResNet
 from adapters.networks.wide_bottleneck import WideBottleneckResNet
 from adapters.weightsets import WeightSet
 from bench.card import Card, Transform
+from bench.errors import BenchError
 
 SMALL: dict[str, Any] = {"img_size": 32, "embed_dim": 64, "depth": 2, "num_heads": 2}
 BEIT = {**SMALL, "img_size": 80}
@@ -108,23 +110,6 @@ def test_swin_of_hugging_face(tmp_path: Path) -> None:
     backbone = _load(tensors, tmp_path, "swin_tiny_patch4_window7_224", **arguments)
     assert backbone.card.layout == "Hugging Face Swin, prefix swin."
     assert close(backbone.features(images(64))["pooled"], network(images(64)))
-
-
-@pytest.mark.parametrize("version", [1])
-def test_swin_against_transformers(tmp_path: Path, version: int) -> None:
-    transformers = pytest.importorskip("transformers")
-    small = {"image_size": 128, "embed_dim": 16, "depths": [1, 2, 1, 1], "num_heads": [1, 2, 4, 8], "window_size": 4}
-    name = "Swin" if version == 1 else "Swinv2"
-    model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**small)).eval()
-    torch.manual_seed(0)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    arguments = {"img_size": 128, "window_size": 4, "embed_dim": 16, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 4, 8)}
-    arch = "swin_tiny_patch4_window7_224" if version == 1 else "swinv2_tiny_window8_256"
-    backbone = _load(model.state_dict(), tmp_path, arch, **arguments)
-    with torch.no_grad():
-        expected = model(images(128)).pooler_output
-        assert close(backbone.features(images(128))["pooled"], expected)
 
 
 def test_swin_of_mmpretrain(tmp_path: Path) -> None:
@@ -374,3 +359,20 @@ def test_open_clip_s_siglip(tmp_path: Path) -> None:
     assert backbone.card.method == "siglip"
     assert backbone.card.transform.mean == (0.5, 0.5, 0.5)
     assert close(backbone.features(images(32))["pooled"], network(images(32)))
+    _names_open_clip(backbone, "ViT-B-16-SigLIP")
+
+
+def test_open_clip_s_texts_of_another_design(tmp_path: Path) -> None:
+    tensors = small_clip(archive=False)
+    tensors |= {f"text.{n}": tensors.pop(n) for n in ("text_projection",)}
+    tensors["text.token_embedding.weight"] = torch.zeros(9, 64)
+    backbone = _load(tensors, tmp_path, "vit_base_patch32_clip_224", **{**SMALL, "img_size": 64})
+    assert backbone.card.method == "clip"
+    _names_open_clip(backbone, "convnext_base")
+
+
+def _names_open_clip(backbone: Any, example: str) -> None:
+    assert backbone.card.text is None
+    assert any("openclip:NAME?weights=" in note for note in backbone.card.notes)
+    with pytest.raises(BenchError, match=rf"not CLIP's own: .*openclip:NAME\?weights=.*weights\.pth .*as {example}$"):
+        backbone.text_tower()

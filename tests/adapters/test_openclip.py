@@ -277,3 +277,9 @@ def test_a_relative_file_is_made_absolute_in_a_request(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert placed("openclip:tiny-vit?weights=weights.pt") == f"openclip:tiny-vit?weights={tmp_path / 'weights.pt'}"
     assert placed("openclip:ViT-B-32/openai") == "openclip:ViT-B-32/openai"
+
+
+@pytest.mark.parametrize("name", ["tiny-coca", "tiny-vit-avg"])
+def test_a_bare_file_of_an_own_design_names_its_remedy(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"openclip:NAME\?weights=FILE reads such a checkpoint"):
+        bench.load(file_of(tmp_path, model_of(name), wrap=True))
