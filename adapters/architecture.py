@@ -84,15 +84,16 @@ class Architecture:
                 network = networks.build(self.name, **arguments)
             else:
                 network = create(self.name, pretrained=False, **arguments)
+            if activation is not None:
+                _set_activation(network, activation)
         except NotImplementedError:
             raise
-        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-            raise BenchError(f"--arch {self}: the architecture cannot be made so: {error}") from error
+        except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
+            why = f"nothing is called {error}" if isinstance(error, KeyError) else error
+            raise BenchError(f"--arch {self}: the architecture cannot be made so: {why}") from error
         if bare:
             network.norm = nn.Identity()
         _set_epsilons(network, **epsilons)
-        if activation is not None:
-            _set_activation(network, activation)
         return network
 
     def outline(self) -> Outline:

@@ -48,6 +48,10 @@ TABLE: dict[str, _Row] = {
             (200, 2, (3, 24, 36, 3)),
         )
     },
+    "resnet50_vissl_colorization": (
+        "wide_bottleneck:WideBottleneckResNet",
+        {"blocks": (3, 4, 6, 3), "width": 1, "gray": True},
+    ),
     **{
         f"simclrv2_r{depth}_{width}x_sk{int(selective)}": (
             "simclr_resnet:SimClrResNet",

@@ -12,25 +12,32 @@ from adapters.networks.network import Network
 
 
 class WideBottleneckResNet(Network):
-    """``blocks`` of the four stages, ``width`` the multiplier."""
+    """``blocks`` of the four stages, ``width`` the multiplier.
+
+    ``gray``: VISSL's trunk for colorization (Zhang et al. 2016), which reads the first of three channels (lightness of
+    a LAB image) and whose last stage halves nothing.
+    """
 
     head_name = "fc"
-    strides = (4, 8, 16, 32)
     input_size = 224
 
-    def __init__(self, blocks: tuple[int, int, int, int], width: int, num_classes: int = 1000) -> None:
+    def __init__(
+        self, blocks: tuple[int, int, int, int], width: int, gray: bool = False, num_classes: int = 1000
+    ) -> None:
         super().__init__()
         from torchvision.models.resnet import Bottleneck
 
         before = 64 * width
-        self.conv1 = nn.Conv2d(3, before, 7, 2, 3, bias=False)
+        self.lightness = gray
+        self.strides = (4, 8, 16, 16 if gray else 32)
+        self.conv1 = nn.Conv2d(1 if gray else 3, before, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(before)
         self.channels = tuple(256 * width * 2**stage for stage in range(4))
         self.num_features, self.num_classes = self.channels[-1], num_classes
         for stage, (count, after) in enumerate(zip(blocks, self.channels, strict=True)):
             layer = []
             for index in range(count):
-                stride = 2 if stage and not index else 1
+                stride = 2 if stage and not index and not (gray and stage == 3) else 1
                 shortcut = None
                 if not index:
                     shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
@@ -41,7 +48,8 @@ class WideBottleneckResNet(Network):
         self.fc = nn.Linear(self.num_features, num_classes)
 
     def stages(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        x = self.pool(self.bn1(self.conv1(images)).relu())
+        x = images[:, :1] if self.lightness else images
+        x = self.pool(self.bn1(self.conv1(x)).relu())
         maps = []
         for index in (1, 2, 3, 4):
             x = self.get_submodule(f"layer{index}")(x)

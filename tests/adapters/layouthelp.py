@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import timm
 import torch
 from torch import Tensor, nn
+
+import bench
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -50,6 +54,40 @@ def images(size: int, n: int = 2) -> Tensor:
 def close(ours: Tensor, theirs: Tensor) -> bool:
     """Whether two outputs are equal to float32's noise, relative to the largest value."""
     return ours.shape == theirs.shape and float((ours - theirs).abs().max()) <= 3e-5 * float(theirs.abs().max())
+
+
+def timm_network(name: str, **arguments: Any) -> nn.Module:
+    """timm's network ``name`` without a classifier, `filled`."""
+    network = filled(timm.create_model(name, pretrained=False, num_classes=0, **arguments))
+    return network.requires_grad_(False)
+
+
+def renamed(tensors: dict[str, Tensor], *rules: tuple[str, str]) -> dict[str, Tensor]:
+    """The floating-point ``tensors`` by the first of ``rules`` (pattern, new name) that matches."""
+    out = {}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not name.endswith("rope.periods"):
+            found = next((m.expand(theirs) for ours, theirs in rules if (m := re.fullmatch(ours, name))), name)
+            out[found] = tensor
+    return out
+
+
+def split(tensors: dict[str, Tensor], joined: str, parts: tuple[str, str, str]) -> dict[str, Tensor]:
+    """``joined`` (a pattern whose group 1 stays) cut into three tensors."""
+    out = {}
+    for name, tensor in tensors.items():
+        if found := re.fullmatch(joined, name):
+            out |= {found.expand(part): piece for part, piece in zip(parts, tensor.chunk(3), strict=True)}
+        else:
+            out[name] = tensor
+    return out
+
+
+def loaded(tensors: Any, tmp_path: Path, architecture: str, **arguments: Any) -> Any:
+    """The Backbone of a file ``weights.pth`` with ``tensors``, as ``architecture`` with ``arguments``."""
+    torch.save(tensors, tmp_path / "weights.pth")
+    inside = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    return bench.load(tmp_path / "weights.pth", arch=f"{architecture}({inside})")
 
 
 def saved(model: Any, folder: Path, *, std: float = 0.05) -> Path:

@@ -20,7 +20,8 @@ from bench.card import Card, Transform
 # Seconds each, or large inputs; the others take 32 pixels and a fraction of a second.
 _HEAVY = re.compile(
     r"wrn_\d+_(?:4|10)|wrn_(?:28|40)_\d+|cifar_densenet\w+|resnet\d+w\d|clip_resnet\w+|align\w+|mvit\w+|alexnet\w+|"
-    r"resnet\d+_small\w*|cifar_resnet(?:18|34|50|56|110|32x4)|cifar_vgg1\d|simclrv2_r(?:1\d+_\dx|50_[23]x)_sk\d"
+    r"resnet\d+_small\w*|cifar_resnet(?:18|34|50|56|110|32x4)|cifar_vgg1\d|"
+    r"simclrv2_r(?:1\d+_\dx|50_[23]x)_sk\d|resnet50_vissl_\w+"
 )
 # Over 100 million numbers: no copies in other types.
 _LARGE = re.compile(r"clip_resnet50x(?:16|64)|resnet(?:50w[345]|101w2|152w2|200w2)|simclrv2_\w+_3x_\w+")

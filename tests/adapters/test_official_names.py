@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-from layouthelp import close, filled, images, values
+from layouthelp import close, filled, images, loaded, renamed, split, timm_network, values
 from smalllayouts import small_clip
 from torch import Tensor, nn
 
@@ -29,44 +28,13 @@ SMALL: dict[str, Any] = {"img_size": 32, "embed_dim": 64, "depth": 2, "num_heads
 BEIT = {**SMALL, "img_size": 80}
 
 
-def _timm(name: str, **arguments: Any) -> nn.Module:
-    network = filled(timm.create_model(name, pretrained=False, num_classes=0, **arguments))
-    return network.requires_grad_(False)
-
-
-def _renamed(tensors: dict[str, Tensor], *rules: tuple[str, str]) -> dict[str, Tensor]:
-    out = {}
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not name.endswith("rope.periods"):
-            found = next((m.expand(theirs) for ours, theirs in rules if (m := re.fullmatch(ours, name))), name)
-            out[found] = tensor
-    return out
-
-
-def _split(tensors: dict[str, Tensor], joined: str, parts: tuple[str, str, str]) -> dict[str, Tensor]:
-    """``joined`` (a pattern whose group 1 stays) cut into three tensors."""
-    out = {}
-    for name, tensor in tensors.items():
-        if found := re.fullmatch(joined, name):
-            out |= {found.expand(part): piece for part, piece in zip(parts, tensor.chunk(3), strict=True)}
-        else:
-            out[name] = tensor
-    return out
-
-
-def _load(tensors: Any, tmp_path: Path, architecture: str, **arguments: Any) -> Any:
-    torch.save(tensors, tmp_path / "weights.pth")
-    inside = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    return bench.load(tmp_path / "weights.pth", arch=f"{architecture}({inside})")
-
-
 @pytest.mark.parametrize("start", ["model.layer", "layer"])
 @pytest.mark.parametrize("plus", [False, True])
 def test_dinov3_of_hugging_face(start: str, plus: bool, tmp_path: Path) -> None:
     name = "vit_small_plus_patch16_dinov3_qkvb" if plus else "vit_small_patch16_dinov3_qkvb"
-    network = _timm(name, **SMALL)
+    network = timm_network(name, **SMALL)
     block = rf"{start}.\1."
-    tensors = _renamed(
+    tensors = renamed(
         dict(network.state_dict()),
         (r"cls_token", "embeddings.cls_token"),
         (r"reg_token", "embeddings.register_tokens"),
@@ -80,83 +48,16 @@ def test_dinov3_of_hugging_face(start: str, plus: bool, tmp_path: Path) -> None:
         (r"blocks\.(\d+)\.(norm[12])\.(.*)", rf"{block}\2.\3"),
     )
     parts = tuple(rf"{start}.\1.attention.{part}_proj.weight" for part in "qkv")
-    tensors = _split(tensors, r"blocks\.(\d+)\.attn\.qkv\.weight", (parts[0], parts[1], parts[2]))
+    tensors = split(tensors, r"blocks\.(\d+)\.attn\.qkv\.weight", (parts[0], parts[1], parts[2]))
     tensors["embeddings.mask_token"] = torch.zeros(1, 1, 64)
-    backbone = _load(tensors, tmp_path, name, **SMALL)
+    backbone = loaded(tensors, tmp_path, name, **SMALL)
     assert backbone.card.method == "dinov3"
     assert close(backbone.features(images(32))["pooled"], network.forward_features(images(32))[:, 0])
 
 
-def test_swin_of_hugging_face(tmp_path: Path) -> None:
-    arguments: dict[str, Any] = {"img_size": 64, "window_size": 2, "embed_dim": 16, "depths": (1, 1, 1, 1)}
-    arguments["num_heads"] = (1, 2, 4, 8)
-    network = _timm("swin_tiny_patch4_window7_224", **arguments)
-    block, ours = r"swin.encoder.layers.\1.blocks.\2.", r"layers\.(\d+)\.blocks\.(\d+)\."
-    tensors = _renamed(
-        dict(network.state_dict()),
-        (r"patch_embed\.proj\.(.*)", r"swin.embeddings.patch_embeddings.projection.\1"),
-        (r"patch_embed\.norm\.(.*)", r"swin.embeddings.norm.\1"),
-        *((rf"layers\.{i}\.downsample\.(.*)", rf"swin.encoder.layers.{i - 1}.downsample.\1") for i in (1, 2, 3)),
-        (ours + r"attn\.proj\.(.*)", block + r"attention.output.dense.\3"),
-        (ours + r"attn\.(relative_position_bias_table)", block + r"attention.self.\3"),
-        (ours + r"norm1\.(.*)", block + r"layernorm_before.\3"),
-        (ours + r"norm2\.(.*)", block + r"layernorm_after.\3"),
-        (ours + r"mlp\.fc1\.(.*)", block + r"intermediate.dense.\3"),
-        (ours + r"mlp\.fc2\.(.*)", block + r"output.dense.\3"),
-        (r"norm\.(.*)", r"swin.layernorm.\1"),
-    )
-    parts = tuple(block + rf"attention.self.{part}.\3" for part in ("query", "key", "value"))
-    tensors = _split(tensors, ours + r"attn\.qkv\.(.*)", (parts[0], parts[1], parts[2]))
-    backbone = _load(tensors, tmp_path, "swin_tiny_patch4_window7_224", **arguments)
-    assert backbone.card.layout == "Hugging Face Swin, prefix swin."
-    assert close(backbone.features(images(64))["pooled"], network(images(64)))
-
-
-def test_swin_of_mmpretrain(tmp_path: Path) -> None:
-    """Patch merging by unfolding: the reference merges patches with `torch.nn.Unfold`, as mmcv does."""
-    arguments: dict[str, Any] = {"img_size": 64, "window_size": 2, "embed_dim": 16, "depths": (1, 1, 1, 1)}
-    arguments["num_heads"] = (1, 2, 4, 8)
-    network: Any = filled(timm.create_model("swin_tiny_patch4_window7_224", num_classes=5, **arguments))
-    network.requires_grad_(False).eval()
-    ours, theirs = r"layers\.(\d+)\.blocks\.(\d+)\.", r"backbone.stages.\1.blocks.\2."
-    tensors = _renamed(
-        {name: tensor for name, tensor in network.state_dict().items() if "downsample" not in name},
-        (r"patch_embed\.proj\.(.*)", r"backbone.patch_embed.projection.\1"),
-        (r"patch_embed\.norm\.(.*)", r"backbone.patch_embed.norm.\1"),
-        (ours + r"attn\.(.*)", theirs + r"attn.w_msa.\3"),
-        (ours + r"mlp\.fc1\.(.*)", theirs + r"ffn.layers.0.0.\3"),
-        (ours + r"mlp\.fc2\.(.*)", theirs + r"ffn.layers.1.\3"),
-        (ours + r"(norm.*)", theirs + r"\3"),
-        (r"norm\.(.*)", r"backbone.norm3.\1"),
-    )
-    torch.manual_seed(1)
-    for stage in range(3):
-        merging = network.layers[stage + 1].downsample
-        width = merging.norm.weight.shape[0] // 4
-        norm, reduction = torch.randn(4 * width), torch.randn(2 * width, 4 * width) / width
-        tensors[f"backbone.stages.{stage}.downsample.norm.weight"] = norm
-        tensors[f"backbone.stages.{stage}.downsample.norm.bias"] = torch.zeros(4 * width)
-        tensors[f"backbone.stages.{stage}.downsample.reduction.weight"] = reduction
-
-        def merge(x: torch.Tensor, norm: torch.Tensor = norm, reduction: torch.Tensor = reduction) -> torch.Tensor:
-            rows, columns = x.shape[1] // 2, x.shape[2] // 2
-            unfolded = torch.nn.Unfold(2, stride=2)(x.permute(0, 3, 1, 2)).transpose(1, 2)
-            normal = torch.nn.functional.layer_norm(unfolded, unfolded.shape[-1:], norm)
-            return (normal @ reduction.T).reshape(len(x), rows, columns, -1)
-
-        merging.forward = merge
-    content = {"meta": {"mmpretrain_version": "1.2.0"}, "state_dict": tensors}
-    arch = "swin_tiny_patch4_window7_224"
-    backbone = _load(content, tmp_path, arch, **arguments)
-    with torch.no_grad():
-        out = backbone.features(images(64))
-        assert close(out["pooled"], network.forward_head(network.forward_features(images(64)), pre_logits=True))
-        assert close(out["logits"], network(images(64)))
-
-
 def test_resnet_of_hugging_face(tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"layers": (1, 1, 1, 1), "channels": (8, 8, 8, 8)}
-    network = _timm("resnet50", **arguments)
+    network = timm_network("resnet50", **arguments)
     rules = [(r"conv1\.(.*)", r"resnet.embedder.embedder.convolution.\1")]
     rules += [(r"bn1\.(.*)", r"resnet.embedder.embedder.normalization.\1")]
     for stage in range(4):
@@ -166,19 +67,19 @@ def test_resnet_of_hugging_face(tmp_path: Path) -> None:
             rules += [(ours + rf"bn{part + 1}\.(.*)", theirs + rf"layer.{part}.normalization.\2")]
         rules += [(ours + r"downsample\.0\.(.*)", theirs + r"shortcut.convolution.\2")]
         rules += [(ours + r"downsample\.1\.(.*)", theirs + r"shortcut.normalization.\2")]
-    backbone = _load(_renamed(dict(network.state_dict()), *rules), tmp_path, "resnet50", **arguments)
+    backbone = loaded(renamed(dict(network.state_dict()), *rules), tmp_path, "resnet50", **arguments)
     assert close(backbone.features(images(32))["pooled"], network(images(32)))
 
 
 def test_siglip_of_hugging_face(tmp_path: Path) -> None:
     arguments = {**SMALL, "act_layer": "gelu_tanh"}
-    network = _timm("vit_base_patch16_siglip_224", **arguments)
+    network = timm_network("vit_base_patch16_siglip_224", **arguments)
     block = r"vision_model.encoder.layers.\1."
     tensors = dict(network.state_dict())
     for kind in ("weight", "bias"):
         query, rest = tensors.pop(f"attn_pool.q.{kind}"), tensors.pop(f"attn_pool.kv.{kind}")
         tensors[f"vision_model.head.attention.in_proj_{kind}"] = torch.cat([query, rest])
-    tensors = _renamed(
+    tensors = renamed(
         tensors,
         (r"patch_embed\.proj\.(.*)", r"vision_model.embeddings.patch_embedding.\1"),
         (r"pos_embed", "vision_model.embeddings.position_embedding.weight"),
@@ -195,14 +96,14 @@ def test_siglip_of_hugging_face(tmp_path: Path) -> None:
         "vision_model.embeddings.position_embedding.weight"
     ][0]
     parts = tuple(rf"{block}self_attn.{part}_proj.\2" for part in "qkv")
-    tensors = _split(tensors, r"blocks\.(\d+)\.attn\.qkv\.(.*)", (parts[0], parts[1], parts[2]))
-    backbone = _load(tensors, tmp_path, "vit_base_patch16_siglip_224", **SMALL)
+    tensors = split(tensors, r"blocks\.(\d+)\.attn\.qkv\.(.*)", (parts[0], parts[1], parts[2]))
+    backbone = loaded(tensors, tmp_path, "vit_base_patch16_siglip_224", **SMALL)
     assert backbone.card.method == "siglip"
     assert close(backbone.features(images(32))["pooled"], network(images(32)))
 
 
 def _beit(classifier: int = 0) -> tuple[nn.Module, dict[str, Tensor]]:
-    network = _timm("beit_base_patch16_224", global_pool="token", **BEIT)
+    network = timm_network("beit_base_patch16_224", global_pool="token", **BEIT)
     tensors = {n: t for n, t in network.state_dict().items() if t.is_floating_point()}
     return network, {**tensors, "mask_token": torch.zeros(1, 1, 64), "lm_head.weight": values("lm", (classifier, 64))}
 
@@ -212,7 +113,7 @@ def test_data2vec_is_told_from_beit_by_what_it_predicts(outputs: int, method: st
     network, tensors = _beit(outputs)
     ema = {name: 2 * tensor for name, tensor in tensors.items()}
     content = {"model": tensors, "model_ema": ema} if method == "data2vec" else {"model": tensors}
-    backbone = _load(content, tmp_path, "beit_base_patch16_224", **BEIT)
+    backbone = loaded(content, tmp_path, "beit_base_patch16_224", **BEIT)
     assert (backbone.card.method, backbone.card.weights_key) == (method, "model")
     assert backbone.card.transform.mean[0] == mean
     assert close(backbone.features(images(80))["pooled"], network.forward_features(images(80))[:, 1:].mean(1))
@@ -222,7 +123,7 @@ def test_a_simmim_transformer_is_no_beit(tmp_path: Path) -> None:
     network, tensors = _beit(64)
     tensors = {f"encoder.{name}": tensor for name, tensor in tensors.items() if not name.startswith("lm_head")}
     tensors["decoder.0.weight"] = torch.zeros(16 * 16 * 3, 64, 1, 1)
-    backbone = _load({"model": tensors}, tmp_path, "beit_base_patch16_224", **BEIT)
+    backbone = loaded({"model": tensors}, tmp_path, "beit_base_patch16_224", **BEIT)
     assert backbone.card.method == "simmim"
     assert backbone.card.transform.mean[0] == 0.485
     assert backbone.card.transform.crop == 80
@@ -256,6 +157,7 @@ def test_a_widened_resnet_gives_the_numbers_of_vicreg_s_code() -> None:
         ("clip_resnet50x4", "module.visual.", {"module.text_projection": (640, 640)}),
         ("resnet50w4", "module.", {"module.projection_head.0.weight": (8, 8), "module.prototypes.weight": (30, 8)}),
         ("resnet200w2", "module.backbone.", {"module.projector.0.weight": (8, 8)}),
+        ("resnet50_vissl_colorization", "_feature_blocks.", {}),
     ],
 )
 def test_the_architecture_is_found(architecture: str, prefix: str, others: dict[str, tuple[int, ...]]) -> None:
@@ -264,20 +166,20 @@ def test_the_architecture_is_found(architecture: str, prefix: str, others: dict[
     layout = recognise({f"model/{name}": tuple(tensor.shape) for name, tensor in tensors.items()})
     found = match([WeightSet("model", tensors)], arch=None, weights_key=None, file="weights.pth", layout=layout)
     assert found.architecture.name == architecture
-    assert found.layout.name in {"OpenAI CLIP", "open_clip", "SwAV", "VICReg"}
+    assert found.layout.name in {"OpenAI CLIP", "open_clip", "SwAV", "VICReg", "plain"}
 
 
 @pytest.mark.parametrize("numbered", [False, True])
 def test_lightly_s_numbered_resnet(numbered: bool, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"layers": (1, 1, 1, 1), "channels": (8, 8, 8, 8)}
-    network = _timm("resnet50", **arguments)
+    network = timm_network("resnet50", **arguments)
     rules = [(r"conv1\.(.*)", r"0.\1"), (r"bn1\.(.*)", r"1.\1")]
     rules += [(rf"layer{i}\.(.*)", rf"{i + 3}.\1") for i in range(1, 5)]
-    tensors = _renamed(dict(network.state_dict()), *(rules if numbered else ()))
+    tensors = renamed(dict(network.state_dict()), *(rules if numbered else ()))
     content = {f"backbone.{name}": tensor for name, tensor in tensors.items()}
     content |= {f"backbone_momentum.{name}": tensor * 1.5 for name, tensor in tensors.items()}
     content["projection_head.layers.0.weight"] = torch.zeros(8, 32)
-    backbone = _load({"state_dict": content, "pytorch-lightning_version": "2.0"}, tmp_path, "resnet50", **arguments)
+    backbone = loaded({"state_dict": content, "pytorch-lightning_version": "2.0"}, tmp_path, "resnet50", **arguments)
     assert backbone.card.weights_key == "state_dict.backbone"
     assert close(backbone.features(images(32))["pooled"], network(images(32)))
 
@@ -286,19 +188,19 @@ def test_mmpretrain_keeps_the_averaged_weights_in_the_plain_set_s_place(tmp_path
     arguments: dict[str, Any] = {"layers": (1, 1, 1, 1), "channels": (8, 8, 8, 8)}
     network = filled(timm.create_model("resnet50", pretrained=False, num_classes=1000, **arguments))
     network.requires_grad_(False)
-    state = _renamed(dict(network.state_dict()), (r"fc\.(.*)", r"head.fc.\1"), (r"(.*)", r"backbone.\1"))
+    state = renamed(dict(network.state_dict()), (r"fc\.(.*)", r"head.fc.\1"), (r"(.*)", r"backbone.\1"))
     raw = {f"module.{name}": tensor * 1.5 for name, tensor in state.items()}
     content = {"meta": {"version": "1.0"}, "state_dict": state, "ema_state_dict": raw}
-    backbone = _load(content, tmp_path, "resnet50", **arguments)
+    backbone = loaded(content, tmp_path, "resnet50", **arguments)
     out = backbone.features(images(32))
     assert backbone.card.weights_key == "state_dict.backbone"
     assert close(out["logits"], network(images(32)))
 
 
 def test_mmpretrain_s_transformer(tmp_path: Path) -> None:
-    network = _timm("vit_small_patch16_224", **SMALL)
+    network = timm_network("vit_small_patch16_224", **SMALL)
     block = r"backbone.layers.\1."
-    tensors = _renamed(
+    tensors = renamed(
         dict(network.state_dict()),
         (r"patch_embed\.proj\.(.*)", r"backbone.patch_embed.projection.\1"),
         (r"blocks\.(\d+)\.norm([12])\.(.*)", rf"{block}ln\2.\3"),
@@ -308,7 +210,7 @@ def test_mmpretrain_s_transformer(tmp_path: Path) -> None:
         (r"norm\.(.*)", r"backbone.ln1.\1"),
         (r"(.*)", r"backbone.\1"),
     )
-    backbone = _load({"meta": {}, "state_dict": tensors}, tmp_path, "vit_small_patch16_224", **SMALL)
+    backbone = loaded({"meta": {}, "state_dict": tensors}, tmp_path, "vit_small_patch16_224", **SMALL)
     assert close(backbone.features(images(32))["pooled"], network.forward_features(images(32))[:, 0])
 
 
@@ -332,6 +234,22 @@ def test_colorization_s_trunk_reads_lightness() -> None:
     assert not pixels[1:].any()
 
 
+def test_colorization_s_resnet(tmp_path: Path) -> None:
+    """One channel, and a last stage that halves nothing: torchvision's own network, changed so."""
+    from torchvision.models.resnet import Bottleneck, ResNet
+
+    own: Any = ResNet(Bottleneck, [1, 1, 1, 1])
+    own.conv1, own.fc = nn.Conv2d(1, 64, 7, 2, 3, bias=False), nn.Identity()
+    own.layer4[0].conv2.stride = own.layer4[0].downsample[0].stride = (1, 1)
+    network = filled(own).requires_grad_(False)
+    trunk = {f"_feature_blocks.{name}": tensor for name, tensor in network.state_dict().items()}
+    content = {"classy_state_dict": {"base_model": {"model": {"trunk": trunk, "heads": {}}}}}
+    backbone = loaded(content, tmp_path, "resnet50_vissl_colorization", blocks=(1, 1, 1, 1))
+    assert close(backbone.features(images(64))["pooled"], network(images(64)[:, :1]))
+    assert backbone.card.strides == [4, 8, 16, 16]
+    assert any("L of 8-bit LAB" in note for note in backbone.card.notes)
+
+
 def test_jigsaw_s_trunk_halves_less() -> None:
     network = filled(build("alexnet_vissl_jigsaw"))
     with torch.no_grad():
@@ -352,10 +270,10 @@ def test_a_small_network_s_images_are_not_enlarged_to_its_method_s(tmp_path: Pat
 
 
 def test_open_clip_s_siglip(tmp_path: Path) -> None:
-    network = _timm("vit_base_patch16_siglip_224", **SMALL)
+    network = timm_network("vit_base_patch16_siglip_224", **SMALL)
     tensors = {f"visual.trunk.{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {"logit_scale": torch.zeros(()), "logit_bias": torch.zeros(()), "text.cls_emb": torch.zeros(64)}
-    backbone = _load({"state_dict": tensors}, tmp_path, "vit_base_patch16_siglip_224", **SMALL)
+    backbone = loaded({"state_dict": tensors}, tmp_path, "vit_base_patch16_siglip_224", **SMALL)
     assert backbone.card.method == "siglip"
     assert backbone.card.transform.mean == (0.5, 0.5, 0.5)
     assert close(backbone.features(images(32))["pooled"], network(images(32)))
@@ -366,7 +284,7 @@ def test_open_clip_s_texts_of_another_design(tmp_path: Path) -> None:
     tensors = small_clip(archive=False)
     tensors |= {f"text.{n}": tensors.pop(n) for n in ("text_projection",)}
     tensors["text.token_embedding.weight"] = torch.zeros(9, 64)
-    backbone = _load(tensors, tmp_path, "vit_base_patch32_clip_224", **{**SMALL, "img_size": 64})
+    backbone = loaded(tensors, tmp_path, "vit_base_patch32_clip_224", **{**SMALL, "img_size": 64})
     assert backbone.card.method == "clip"
     _names_open_clip(backbone, "convnext_base")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from layouthelp import close, filled, images, saved
+from layouthelp import close, filled, images, loaded, renamed, saved, split, timm_network
 from torch import Tensor
 
 import bench
@@ -156,6 +156,73 @@ def test_a_configuration_of_other_weights_is_refused(stated: dict[str, Any], wor
         bench.load(tmp_path)
 
 
+def test_swin_of_hugging_face(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"img_size": 64, "window_size": 2, "embed_dim": 16, "depths": (1, 1, 1, 1)}
+    arguments["num_heads"] = (1, 2, 4, 8)
+    network = timm_network("swin_tiny_patch4_window7_224", **arguments)
+    block, ours = r"swin.encoder.layers.\1.blocks.\2.", r"layers\.(\d+)\.blocks\.(\d+)\."
+    tensors = renamed(
+        dict(network.state_dict()),
+        (r"patch_embed\.proj\.(.*)", r"swin.embeddings.patch_embeddings.projection.\1"),
+        (r"patch_embed\.norm\.(.*)", r"swin.embeddings.norm.\1"),
+        *((rf"layers\.{i}\.downsample\.(.*)", rf"swin.encoder.layers.{i - 1}.downsample.\1") for i in (1, 2, 3)),
+        (ours + r"attn\.proj\.(.*)", block + r"attention.output.dense.\3"),
+        (ours + r"attn\.(relative_position_bias_table)", block + r"attention.self.\3"),
+        (ours + r"norm1\.(.*)", block + r"layernorm_before.\3"),
+        (ours + r"norm2\.(.*)", block + r"layernorm_after.\3"),
+        (ours + r"mlp\.fc1\.(.*)", block + r"intermediate.dense.\3"),
+        (ours + r"mlp\.fc2\.(.*)", block + r"output.dense.\3"),
+        (r"norm\.(.*)", r"swin.layernorm.\1"),
+    )
+    parts = tuple(block + rf"attention.self.{part}.\3" for part in ("query", "key", "value"))
+    tensors = split(tensors, ours + r"attn\.qkv\.(.*)", (parts[0], parts[1], parts[2]))
+    backbone = loaded(tensors, tmp_path, "swin_tiny_patch4_window7_224", **arguments)
+    assert backbone.card.layout == "Hugging Face Swin, prefix swin."
+    assert close(backbone.features(images(64))["pooled"], network(images(64)))
+
+
+def test_swin_of_mmpretrain(tmp_path: Path) -> None:
+    """Patch merging by unfolding: the reference merges patches with `torch.nn.Unfold`, as mmcv does."""
+    arguments: dict[str, Any] = {"img_size": 64, "window_size": 2, "embed_dim": 16, "depths": (1, 1, 1, 1)}
+    arguments["num_heads"] = (1, 2, 4, 8)
+    network: Any = filled(timm.create_model("swin_tiny_patch4_window7_224", num_classes=5, **arguments))
+    network.requires_grad_(False).eval()
+    ours, theirs = r"layers\.(\d+)\.blocks\.(\d+)\.", r"backbone.stages.\1.blocks.\2."
+    tensors = renamed(
+        {name: tensor for name, tensor in network.state_dict().items() if "downsample" not in name},
+        (r"patch_embed\.proj\.(.*)", r"backbone.patch_embed.projection.\1"),
+        (r"patch_embed\.norm\.(.*)", r"backbone.patch_embed.norm.\1"),
+        (ours + r"attn\.(.*)", theirs + r"attn.w_msa.\3"),
+        (ours + r"mlp\.fc1\.(.*)", theirs + r"ffn.layers.0.0.\3"),
+        (ours + r"mlp\.fc2\.(.*)", theirs + r"ffn.layers.1.\3"),
+        (ours + r"(norm.*)", theirs + r"\3"),
+        (r"norm\.(.*)", r"backbone.norm3.\1"),
+    )
+    torch.manual_seed(1)
+    for stage in range(3):
+        merging = network.layers[stage + 1].downsample
+        width = merging.norm.weight.shape[0] // 4
+        norm, reduction = torch.randn(4 * width), torch.randn(2 * width, 4 * width) / width
+        tensors[f"backbone.stages.{stage}.downsample.norm.weight"] = norm
+        tensors[f"backbone.stages.{stage}.downsample.norm.bias"] = torch.zeros(4 * width)
+        tensors[f"backbone.stages.{stage}.downsample.reduction.weight"] = reduction
+
+        def merge(x: torch.Tensor, norm: torch.Tensor = norm, reduction: torch.Tensor = reduction) -> torch.Tensor:
+            rows, columns = x.shape[1] // 2, x.shape[2] // 2
+            unfolded = torch.nn.Unfold(2, stride=2)(x.permute(0, 3, 1, 2)).transpose(1, 2)
+            normal = torch.nn.functional.layer_norm(unfolded, unfolded.shape[-1:], norm)
+            return (normal @ reduction.T).reshape(len(x), rows, columns, -1)
+
+        merging.forward = merge
+    content = {"meta": {"mmpretrain_version": "1.2.0"}, "state_dict": tensors}
+    arch = "swin_tiny_patch4_window7_224"
+    backbone = loaded(content, tmp_path, arch, **arguments)
+    with torch.no_grad():
+        out = backbone.features(images(64))
+        assert close(out["pooled"], network.forward_head(network.forward_features(images(64)), pre_logits=True))
+        assert close(out["logits"], network(images(64)))
+
+
 def _microsoft(network: Any) -> dict[str, Tensor]:
     """The names of Microsoft's own code: merging ends a stage, and the tables of every block are kept."""
     tensors: dict[str, Tensor] = {}
@@ -192,3 +259,9 @@ def test_missing_blocks_are_no_design_of_their_own() -> None:
     }
     with pytest.raises(BenchError, match=r"of swin_tiny_patch4_window7_224, missing layers\.2\.blocks\.3\."):
         match([WeightSet("", tensors)], arch=None, weights_key=None, file="swin.pth")
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"])
+def test_an_activation_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(BenchError, match="cannot be made so: nothing is called 'gelou'"):
+        Architecture(name).with_arguments(act_layer="gelou").outline()
