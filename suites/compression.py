@@ -153,7 +153,8 @@ def _savings(task: Task, student: Backbone, teacher: Backbone, *, headline: bool
     sides = [
         _Side.of(student, task.card, device, task.seed), _Side.of(teacher, task.teacher_card, device, task.seed)
     ]  # fmt: skip
-    images = {"image": sides[0].size, "teacher_image": sides[1].size}
+    what = "tokens" if task.card.family == "text" else "image"
+    sizes = {what: sides[0].size, f"teacher_{what}": sides[1].size}
     label = Network(task.teacher_card, {}).label
     where = {"device": cost.device_name(device), **({"threads": torch.get_num_threads()} if _on_cpu(device) else {})}
     feature = {"tokens": "none"}
@@ -175,7 +176,7 @@ def _savings(task: Task, student: Backbone, teacher: Backbone, *, headline: bool
         counted: tuple[tuple[str, Callable[[_Side], float], dict[str, str]], ...] = (
             ("parameters_ratio", lambda side: cost.parameter_count(side.backbone, side.card), {}),
             ("bytes_ratio", lambda side: float(bytes_of(side.backbone)), {}),
-            ("flops_ratio", lambda side: cost.flops(side.backbone, side.one), images),
+            ("flops_ratio", lambda side: cost.flops(side.backbone, side.one), sizes),
         )
         for metric, of, settings in counted:
             pair = of(sides[0]), of(sides[1])
@@ -190,9 +191,9 @@ def _savings(task: Task, student: Backbone, teacher: Backbone, *, headline: bool
                 task.settings["warmup"], task.settings["repeats"],
             )  # fmt: skip
             value, interval = speedup(seconds, task.settings["replicates"], task.seed)
-            # As seconds an image, so that both sides are read alike.
+            # As seconds a sample, so that both sides are read alike.
             pair = (float(np.median(seconds[:, 0])) / batch, float(np.median(seconds[:, 1])) / batch)
-            yield measure(metric, pair, {**images, **where, "batch": batch}, interval, len(seconds), value)
+            yield measure(metric, pair, {**sizes, **where, "batch": batch}, interval, len(seconds), value)
             stage.advance()
 
 

@@ -78,6 +78,10 @@ def test_cost_and_compression_of_text_encoders(texts, tmp_path):
     found = {m.metric: m for m in record.measurements}
     assert found["parameters_ratio"].value != 1
     assert found["flops_ratio"].value != 1
+    # At the most positions that each has.
+    for metric in ("flops_ratio", "latency_speedup"):
+        assert (found[metric].settings["tokens"], found[metric].settings["teacher_tokens"]) == ("32", "32")
+        assert not [key for key in found[metric].settings if "image" in key]
     assert found["retention"].value > 0
 
 
