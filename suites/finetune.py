@@ -79,7 +79,7 @@ class FineTune:
                 f"--suite glue --set glue.tasks=stsb learns those"
             )
         if any(np.ndim(split.labels) != 1 for split in task.data.values()):
-            raise BenchError("suite 'finetune' learns one class per image, and these data have several")
+            raise BenchError("suite 'finetune' learns one class per sample, and these data have several")
         task, train = _part_of_train(text.shortened(task))
         labels = labels_of(task)
         task.progress.say(

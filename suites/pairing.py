@@ -46,7 +46,24 @@ def networks_of(task: Task) -> dict[str, Network]:
     for role, network in found.items():
         for split in set(task.data) & set(network.data):
             _same_samples(task.data[split], network.data[split], f"the {role} '{network.card.name}'")
+        if role != "student" and vouched(found["student"], network) == "labels":
+            task.progress.warn(
+                f"{task.protocol.suite}: that the {role} '{network.card.name}' has the student's samples in the "
+                f"student's order is told by equal labels alone: save 'ids' with both to be sure"
+            )
     return found
+
+
+def vouched(student: Network, other: Network) -> str:
+    """What says that both read the same samples: ``ids``, the content's ``fingerprint``, or ``labels`` alone.
+
+    Features made elsewhere are fingerprinted by their labels.
+    """
+    splits = [split for split in student.data if split in other.data]
+    sides = [list(network.data[split].ids) for split in splits for network in (student, other)]
+    if not any(map(_numbered, sides)):
+        return "ids"
+    return "labels" if student.data[splits[0]].dataset == "features" else "fingerprint"
 
 
 def _same_samples(mine: FeatureSet, other: FeatureSet, whose: str) -> None:
@@ -180,6 +197,7 @@ def described(networks: Mapping[str, Network]) -> dict[str, Any]:
             "name": network.card.name,
             "weight_digest": network.card.weight_digest,
             "transform": network.card.transform.describe() if network.card.transform else None,
+            **({"same_samples_by": vouched(networks["student"], network)} if role != "student" else {}),
         }
         for role, network in networks.items()
     }

@@ -264,3 +264,20 @@ def test_label_sets() -> None:
     assert knows("fashion-mnist", "demo[40 of 1000]"), "a part has the classes of the whole"
     assert not knows("imagenet-1k", "cifar100")
     assert not knows(None, "imagenet")
+
+
+def test_what_says_that_the_samples_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from bench.progress import Progress
+
+    ids = {"ids": np.array([f"sample {i}" for i in range(N["test"])])}
+    plain = network(tmp_path, "student", 1.0), network(tmp_path, "teacher", 0.3)
+    named = network(tmp_path, "student_named", 1.0, **ids), network(tmp_path, "teacher_named", 0.3, **ids)
+    for (student, teacher), by in ((plain, "labels"), ((named[0], plain[1]), "labels"), (named, "ids")):
+        record = bench.run(
+            student, ["agreement"], teacher=teacher, progress=Progress(),
+            settings={"agreement.replicates": 100, "agreement.splits": "test", "agreement.logits": "own"},
+        )  # fmt: skip
+        networks = record.measurements[0].details["networks"]
+        assert networks["teacher"]["same_samples_by"] == by
+        assert "same_samples_by" not in networks["student"]
+        assert ("told by equal labels alone: save 'ids'" in capsys.readouterr().err) == (by == "labels")
