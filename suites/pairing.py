@@ -59,6 +59,8 @@ def vouched(student: Network, other: Network) -> str:
 
     Features made elsewhere are fingerprinted by their labels.
     """
+    if student.card.weight_digest == other.card.weight_digest:
+        return "fingerprint"
     splits = [split for split in student.data if split in other.data]
     sides = [list(network.data[split].ids) for split in splits for network in (student, other)]
     if not any(map(_numbered, sides)):

@@ -269,9 +269,15 @@ def test_label_sets() -> None:
 def test_what_says_that_the_samples_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from bench.progress import Progress
 
-    ids = {"ids": np.array([f"sample {i}" for i in range(N["test"])])}
     plain = network(tmp_path, "student", 1.0), network(tmp_path, "teacher", 0.3)
-    named = network(tmp_path, "student_named", 1.0, **ids), network(tmp_path, "teacher_named", 0.3, **ids)
+    named = network(tmp_path, "student_named", 1.0), network(tmp_path, "teacher_named", 0.3)
+    for folder in ("student_named", "teacher_named"):
+        for split, n in N.items():
+            with np.load(tmp_path / folder / f"{split}.npz") as file:
+                arrays = dict(file)
+            np.savez(
+                tmp_path / folder / f"{split}.npz", **arrays, ids=np.array([f"sample {i} of {n}" for i in range(n)])
+            )
     for (student, teacher), by in ((plain, "labels"), ((named[0], plain[1]), "labels"), (named, "ids")):
         record = bench.run(
             student, ["agreement"], teacher=teacher, progress=Progress(),
