@@ -9,6 +9,7 @@ import rich.console
 import rich.table
 import safetensors.numpy
 import safetensors.torch
+import sklearn.manifold
 import torchvision
 
 import adapters.demo
@@ -38,6 +39,5 @@ import suites.knn
 import suites.linear
 import suites.logreg_path
 import suites.portrait
-import suites.tsne
 
 PIL.Image.init()
