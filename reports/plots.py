@@ -266,7 +266,7 @@ def _around(values: set[float]) -> Document:
     if len(values) != 1 or None in values:
         return {}
     (value,) = values
-    return {"domain": [value - 1, value + 1] if value > 1 else [value / 2, value * 2]}
+    return {"domain": [value / 2, value * 2] if 0 < value <= 1 else [value - 1, value + 1]}
 
 
 def _of(kind: str) -> Document:
