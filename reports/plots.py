@@ -15,8 +15,8 @@ WRN_40_2_TEACHER = 75.6
 
 
 NAMES_PLACED = 60
-AREA = (520, 330)
-"""Pixels across and up that the points of a chart lie in, about."""
+AREA = (560, 310)
+"""Pixels across and up that the points of a chart lie in, about: an axis begins and ends at round numbers."""
 LETTER = 6.3
 """Pixels of a letter, about."""
 SIDES: dict[str, tuple[Document, float, int, int]] = {
@@ -216,7 +216,7 @@ def _marks(points: list[Document], x: Document) -> Document:
         {"mark": {**point, "filled": kind == "measured", "opacity": 1}, "transform": [_of(kind)], "encoding": encoding}
         for kind in sorted({p["kind"] for p in points})
     ]
-    sides = _sides(points, logarithmic=x.get("scale", {}).get("type") == "log")
+    sides = _sides(points, logarithmic=x["scale"].get("type") == "log", span=x["scale"].get("domain"))
     named = {"x": x, "y": encoding["y"], "text": {"field": "name"}}
     for side in dict.fromkeys(sides):
         mark = {"type": "text", "fontSize": 11, **SIDES[side][0]}
@@ -225,9 +225,10 @@ def _marks(points: list[Document], x: Document) -> Document:
     return {"data": {"name": "points", "values": values}, "layer": layers}
 
 
-def _sides(points: list[Document], *, logarithmic: bool) -> list[str]:
+def _sides(points: list[Document], *, logarithmic: bool, span: list[float] | None = None) -> list[str]:
     """Where every point's name stands: above, or where it covers fewest names and points, on a chart as a desk has it.
 
+    ``span``: the ends of the axis across, where they are not those of the points.
     Of more than `NAMES_PLACED` points all stand above: there is no room for them anyway.
     """
     known = [p for p in points if p["x"] is not None and p["y"] is not None]
@@ -235,6 +236,8 @@ def _sides(points: list[Document], *, logarithmic: bool) -> list[str]:
         return ["above"] * len(points)
     scaled = {id(p): (math.log10(p["x"]) if logarithmic else p["x"], p["y"]) for p in known}
     low, high = ([f(at[i] for at in scaled.values()) for i in (0, 1)] for f in (min, max))
+    if span is not None and not logarithmic:
+        low[0], high[0] = span
     pixels = {
         key: tuple(size * (at[i] - low[i]) / ((high[i] - low[i]) or 1) for i, size in enumerate(AREA))
         for key, at in scaled.items()
@@ -250,15 +253,16 @@ def _sides(points: list[Document], *, logarithmic: bool) -> list[str]:
         for side, (_, right, dx, up) in SIDES.items():
             middle, height = x + right * wide + 9 * dx, y + 13 * up
             boxes[side] = (middle - wide / 2, height - 6, middle + wide / 2, height + 6)
-        covered = {side: sum(_meet(box, other) for other in taken) for side, box in boxes.items()}
+        covered = {side: sum(_shared(box, other) for other in taken) for side, box in boxes.items()}
         best = min(covered, key=lambda side: covered[side])
         taken.append(boxes[best])
         sides.append(best)
     return sides
 
 
-def _meet(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def _shared(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """The area that two boxes (left, bottom, right, top) have in common."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 def _around(values: set[float]) -> Document:
