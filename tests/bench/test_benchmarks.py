@@ -64,6 +64,30 @@ def test_two_files_are_compared(load, tmp_path, capsys, monkeypatch):
     assert leaving.value.code == 0
 
 
+def test_two_references_are_measured_in_turn_and_leave_nothing(load, monkeypatch):
+    compare = load("compare")
+    if subprocess.run(["git", "-C", str(BENCHMARKS.parent), "rev-parse", "HEAD"], capture_output=True).returncode:
+        pytest.skip("no git checkout")
+    trees = []
+
+    def apart(name, n, root):
+        assert (root / "bench" / "cli.py").is_file()
+        trees.append(root)
+        return {"name": name, "n": n, "cpu": 2.0 if root.name == "second" else 1.0, "peak": 1.0}
+
+    monkeypatch.setattr(compare, "apart", apart)
+    first, second = compare.in_turn("HEAD", "HEAD", ["knn", "store"], 2, 0.5)
+    assert [tree.name for tree in trees] == ["first", "second", "second", "first"] * 2
+    assert set(first) == set(second) == {("knn", 100_000), ("store", 100_000)}
+    assert [one["cpu"] for one in second["knn", 100_000]] == [2.0, 2.0]
+    listed = subprocess.run(
+        ["git", "-C", str(BENCHMARKS.parent), "worktree", "list"], capture_output=True, text=True, check=True
+    )
+    assert not any(tree.exists() or str(tree) in listed.stdout for tree in trees)
+    with pytest.raises(SystemExit, match="no-such-reference"):
+        compare.in_turn("HEAD", "no-such-reference", ["knn"], 1, 1)
+
+
 def test_a_line_says_whether_doubling_the_data_doubles_the_time(load):
     line = load("scaling").line
     rounds = [{"n": n, "cpu": t, "peer": 1.0, "peak": 1.0} for n, t in ((10, 1.0), (20, 2.1), (10, 1.0), (20, 2.1))]
