@@ -88,7 +88,7 @@ class Architecture:
                 _set_activation(network, activation)
         except NotImplementedError:
             raise
-        except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
+        except (TypeError, ValueError, AssertionError, RuntimeError, LookupError, ArithmeticError) as error:
             why = f"nothing is called {error}" if isinstance(error, KeyError) else error
             raise BenchError(f"--arch {self}: the architecture cannot be made so: {why}") from error
         if bare:

@@ -32,10 +32,10 @@ def stated(config: Mapping[str, Any], names: Shapes, file: Path) -> dict[int, di
         raise BenchError(f"{file} states absolute position embeddings, which no Swin transformer of timm has")
     _check(config, names, number, file)
     found: dict[str, Any] = {}
-    for option, ours, default in (("image_size", "img_size", 224), ("window_size", "window_size", 7)):
+    for option, ours, default, most in (("image_size", "img_size", 224, 10_000), ("window_size", "window_size", 7, 64)):
         value = config.get(option, default)
         side = value[0] if isinstance(value, list) and len(set(map(str, value))) == 1 else value
-        if not isinstance(side, int) or isinstance(side, bool) or not 0 < side < 100_000:
+        if type(side) is not int or not 0 < side <= most:
             raise BenchError(f"{file} states the {option} {str(value)[:80]}, which is no length of a square's side")
         found[ours] = side
     depths = _depths(names)

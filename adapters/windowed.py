@@ -25,6 +25,9 @@ _NAMED = re.compile(r"swin(?:v2)?_[a-z]+(?:_patch4)?_window(?:\d+to)?(\d+)_(?:\d
 # Depths of the widths that papers use. A file of such a width with another depth is more likely incomplete than a
 # design of its own, unless its configuration says so.
 _KNOWN = dict.fromkeys((96, 128, 192), ((2, 2, 6, 2), (2, 2, 18, 2)))
+# Larger windows than any paper's; a block's table of positions takes 8 bytes for every pair in a window.
+_LARGEST = 64
+_MOST_BLOCKS = 100
 _BASES = {1: "swin_tiny_patch4_window7_224", 2: "swinv2_tiny_window8_256"}
 
 
@@ -44,6 +47,8 @@ def transformer(shapes: Shapes, prefix: str, arguments: Arguments) -> Architectu
     number = 2 if f"{_FIRST}cpb_mlp.0.weight" in inside else 1
     depths, heads = depths_of(inside), _heads(inside, number)
     if len(patch) != 4 or patch[2] != patch[3] or len(first) != 2 or depths is None or heads is None:
+        return None
+    if not all((*patch, *heads)) or len(depths) > 8 or sum(depths) > _MOST_BLOCKS:
         return None
     base, width = _BASES[number], patch[0]
     known = arguments(base)
@@ -97,9 +102,12 @@ def window_of(inside: Shapes, stage: int = 0) -> int | None:
     """Side of a stage's windows in patches, where a shape tells it."""
     start = f"layers.{stage}.blocks.0.attn."
     table, grid = inside.get(f"{start}relative_position_bias_table"), inside.get(f"{start}relative_coords_table")
+    window = 0
     if table is not None and len(table) == 2:
-        return (math.isqrt(int(table[0])) + 1) // 2
-    return (int(grid[1]) + 1) // 2 if grid is not None and len(grid) == 4 else None
+        window = (math.isqrt(int(table[0])) + 1) // 2
+    elif grid is not None and len(grid) == 4:
+        window = (int(grid[1]) + 1) // 2
+    return window if 0 < window <= _LARGEST else None
 
 
 def windows(name: str, needed: Shapes, inside: Shapes) -> dict[str, Any]:
@@ -121,13 +129,15 @@ def pretrained_windows(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, 
     """
     found: list[int] = []
     while (grid := tensors.get(f"{prefix}layers.{len(found)}.blocks.0.attn.relative_coords_table")) is not None:
-        if grid.ndim != 4 or grid.is_meta or not grid.numel():
+        if grid.ndim != 4 or grid.is_meta or not grid.numel() or not grid.is_floating_point():
             return {}
         window, largest = (grid.shape[1] + 1) // 2, float(grid.max())
         # A window of one patch has the coordinate 0 alone.
         before = 1 + 8 * (window - 1) / (2 ** (3 * largest) - 1) if 0.1 < largest < 10 else window
         found.append(0 if abs(before - window) < 0.01 else round(before))
-    return {"pretrained_window_sizes": tuple(found)} if found else {}
+    # Those of some stages alone say nothing of the others.
+    stages = depths_of({name[len(prefix) :]: () for name in tensors if name.startswith(prefix)})
+    return {"pretrained_window_sizes": tuple(found)} if stages is not None and len(found) == len(stages) else {}
 
 
 def said(name: str, needed: Shapes) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import bench
 from adapters.architecture import Architecture
 from adapters.matching import match
 from adapters.weightsets import WeightSet
+from adapters.windowed import pretrained_windows
 from bench.errors import BenchError
 
 SMALL: dict[str, Any] = {
@@ -140,6 +141,7 @@ def test_published_sizes_of_version_2_are_told_apart_by_arch_alone() -> None:
         ({"embed_dim": 32}, "embed_dim 32 and the weights beside it have 16"),
         ({"patch_size": 2}, "patch_size 2 and the weights beside it have 4"),
         ({"window_size": "wide"}, "the window_size wide, which is no length"),
+        ({"window_size": 4000}, "the window_size 4000, which is no length"),
         ({"image_size": [128, 64]}, r"the image_size \[128, 64\], which is no length"),
         ({"pretrained_window_sizes": ["a"]}, "pretrained_window_sizes"),
         ({"pretrained_window_sizes": [8]}, "1 pretrained_window_sizes for 4 stages"),
@@ -248,6 +250,38 @@ def test_microsoft_s_file_of_version_2_tells_all_its_windows(
     backbone = bench.load(tmp_path / "swinv2.pth")
     assert ("pretrained_window_sizes=(3, 3, 3, " in backbone.card.architecture) == any(before)
     assert close(backbone.features(images(size))["logits"], network(images(size)))
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("patch_embed.proj.weight", torch.zeros(0, 3, 4, 4)),
+        ("patch_embed.proj.weight", torch.zeros(16, 3, 0, 0)),
+        ("layers.1.blocks.0.attn.logit_scale", torch.zeros(0, 1, 1)),
+        ("layers.0.blocks.0.mlp.fc1.weight", torch.zeros(0, 16)),
+        ("layers.0.blocks.0.attn.relative_coords_table", torch.zeros(1, 0, 0, 2)),
+        ("layers.0.blocks.0.attn.relative_coords_table", torch.zeros(1, 7999, 1, 2)),
+        ("layers.900.blocks.0.norm1.weight", torch.zeros(16)),
+        ("layers.0.blocks.0.attn.relative_coords_table", None),
+    ],
+)
+def test_damaged_tables_are_a_sentence(name: str, tensor: Tensor | None) -> None:
+    arguments: dict[str, Any] = {"img_size": 64, "window_size": 4, "embed_dim": 16, "depths": (1, 1, 1, 1)}
+    network = timm.create_model("swinv2_tiny_window8_256", num_heads=(1, 2, 4, 8), num_classes=0, **arguments)
+    tensors = _microsoft(network)
+    tensors.pop(name, None)
+    if tensor is not None:
+        tensors[name] = tensor
+    with pytest.raises(BenchError):
+        match([WeightSet("", tensors)], arch=None, weights_key=None, file="swinv2.pth")
+
+
+def test_coordinates_of_another_kind_say_nothing() -> None:
+    grid = torch.zeros(1, 7, 7, 2, dtype=torch.complex64)
+    assert pretrained_windows({"layers.0.blocks.0.attn.relative_coords_table": grid}, "") == {}
+    assert pretrained_windows({"layers.0.blocks.0.attn.relative_coords_table": grid.real * float("nan")}, "") == {
+        "pretrained_window_sizes": (0,)
+    }
 
 
 def test_missing_blocks_are_no_design_of_their_own() -> None:
