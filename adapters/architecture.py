@@ -42,8 +42,8 @@ class Architecture:
         try:
             call = ast.parse(f"f({inside or ''})", mode="eval").body
             assert isinstance(call, ast.Call)
-            arguments = tuple((str(k.arg), ast.literal_eval(k.value)) for k in call.keywords)
-        except (SyntaxError, ValueError, AssertionError):
+            arguments = tuple((str(k.arg), _hashable(ast.literal_eval(k.value))) for k in call.keywords)
+        except (SyntaxError, ValueError, AssertionError, RecursionError):
             raise BenchError(f"--arch {text}: the arguments must be plain values, e.g. num_heads=12") from None
         if call.args or any(key == "None" for key, _ in arguments):
             raise BenchError(f"--arch {text}: every argument needs its name, e.g. num_heads=12")
@@ -191,3 +191,10 @@ def _outline(architecture: Architecture) -> Outline:
         stateful = tensor.is_floating_point() and not name.endswith("relative_coords_table")
         (needed if stateful and not name.startswith(heads) else optional)[name] = tensor.shape
     return Outline(needed, optional, classifier)
+
+
+def _hashable(value: Any) -> Any:
+    """A plain value with tuples for lists. Raises ValueError for mappings and sets, which no argument is."""
+    if isinstance(value, dict | set):
+        raise ValueError
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value

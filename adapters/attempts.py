@@ -93,6 +93,8 @@ def inferred(read: list[Reading], layout: Layout, *, likely: float = _LIKELY, n:
                     break
                 tries.append(_attempt(reading, prefix, Architecture(name), layout))
             if (own := shaped.transformer(reading.shapes, prefix)) is not None:
+                if layout.architectures and re.fullmatch(layout.architectures, quick := _quick(own.name)):
+                    own = Architecture(quick, own.arguments)
                 stated = layout.arguments(own.name).get("num_heads")
                 unnamed.append((reading, prefix, own.with_arguments(num_heads=stated) if stated else own))
             elif (own := windowed.transformer(reading.shapes, prefix, layout.arguments)) is not None:
@@ -101,6 +103,11 @@ def inferred(read: list[Reading], layout: Layout, *, likely: float = _LIKELY, n:
         found = [_attempt(reading, prefix, own, layout) for reading, prefix, own in unnamed]
         tries += [t for t in found if t.fit.complete]
     return tries
+
+
+def _quick(name: str) -> str:
+    """The same transformer with CLIP's first activation."""
+    return name.replace("_clip_", "_clip_quickgelu_")
 
 
 def _attempt(reading: Reading, prefix: str, architecture: Architecture, layout: Layout) -> Attempt:

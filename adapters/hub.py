@@ -11,7 +11,7 @@ from bench.backbone import Backbone
 from bench.errors import BenchError
 
 WANTED = [
-    "*.safetensors", "*.safetensors.index.json", "config.json", "preprocessor_config.json", "pytorch_model*.bin*",
+    "*.safetensors", "*.safetensors.index.json", "config.json", "*processor_config.json", "pytorch_model*.bin*",
     "tokenizer*.json", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model", "modules.json",
     "sentence_bert_config.json", "*_Pooling/config.json",
 ]  # fmt: skip

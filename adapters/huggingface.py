@@ -12,14 +12,13 @@ from pydantic import ValidationError
 from adapters import hf_swin
 from adapters.jsonfile import read_json
 from adapters.layout import Layout
+from adapters.processor import transform_beside
 from adapters.windowed import version
-from bench.card import Interpolation, Transform
 from bench.errors import BenchError
 
-# PIL's numbers, as the processors store them.
-_RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 # Activations by transformers' names and timm's; GELU is every transformer's own.
 _ACTIVATIONS = {
+    "gelu": "gelu",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
@@ -32,7 +31,7 @@ _PLAIN_PERCEPTRONS = {
     "Hugging Face DINOv2 with registers", "Hugging Face Swin", "Hugging Face SimMIM Swin",
 }  # fmt: skip
 # Model types whose tensors are those of another method's class.
-_METHODS = {"data2vec-vision": "data2vec", "vit_msn": "msn", "ijepa": "ijepa", "vit_mae": "mae"}
+METHODS = {"data2vec-vision": "data2vec", "vit_msn": "msn", "ijepa": "ijepa", "vit_mae": "mae"}
 
 
 def refined(layout: Layout, folder: Path, names: Mapping[str, Sequence[int]]) -> Layout:
@@ -68,7 +67,7 @@ def refined(layout: Layout, folder: Path, names: Mapping[str, Sequence[int]]) ->
     refinement: dict[str, Any] = {"arguments": arguments}
     if "norm_eps" in stated and layout.name == "Hugging Face ViT":
         refinement["note"] = None
-    if (method := _METHODS.get(str(config.get("model_type")))) is not None:
+    if (method := METHODS.get(str(config.get("model_type")))) is not None:
         refinement["method"] = method
     stating = folder / "preprocessor_config.json"
     try:
@@ -103,57 +102,18 @@ def _attention(config: dict[str, Any], layout: Layout, file: Path) -> dict[str, 
         if heads < 1 or width % heads:
             raise BenchError(f"{file} states {heads} attention heads for a width of {width}, which they do not divide")
         found["num_heads"] = heads
-    activation = config.get("hidden_act")
-    if isinstance(activation, str) and layout.name in _PLAIN_PERCEPTRONS and activation != "gelu":
+    activation, clip = config.get("hidden_act"), layout.name == "Hugging Face CLIP"
+    # CLIP's two usual ones are two architectures; SigLIP's layout has another than GELU.
+    usual = ("gelu", "quick_gelu") if clip else () if layout.name == "Hugging Face SigLIP" else ("gelu",)
+    if isinstance(activation, str) and (clip or layout.name in _PLAIN_PERCEPTRONS) and activation not in usual:
         if activation not in _ACTIVATIONS:
-            known = ", ".join(["gelu", *_ACTIVATIONS])
+            known = ", ".join(_ACTIVATIONS)
             raise BenchError(
                 f"{file} states the activation '{activation[:80]}', which is none of {known}: name the architecture "
                 f"with --arch and give the weight file alone"
             )
         found["act_layer"] = _ACTIVATIONS[activation]
     return found
-
-
-def transform_beside(stating: Path) -> Transform | None:
-    """The transform that a ``preprocessor_config.json`` states, None where there is no such file or it states none."""
-    return transform_of(_json(stating))
-
-
-def transform_of(config: dict[str, Any]) -> Transform | None:
-    """The transform that the content of a ``preprocessor_config.json`` states, None where it states none.
-
-    Raises ValueError, TypeError or OverflowError for values that no transform can have.
-    """
-    if not config.get("do_resize", True) or not isinstance(config.get("image_mean"), list):
-        return None
-    size, crop = _size(config.get("size")), _size(config.get("crop_size")) if config.get("do_center_crop") else None
-    shortest = isinstance(config.get("size"), dict) and "shortest_edge" in config["size"]
-    if isinstance(size, tuple) and size[0] == size[1] and shortest:
-        size = size[0]
-    if size is None:
-        return None
-    if isinstance(crop, tuple) and crop[0] == crop[1]:
-        crop = crop[0]
-    mean, std = config["image_mean"], config.get("image_std") or [1.0, 1.0, 1.0]
-    normalised = config.get("do_normalize", True)
-    return Transform(
-        resize=size,
-        crop=crop,
-        interpolation=_RESAMPLE.get(config.get("resample", 2), "bilinear"),
-        mean=tuple(mean) if normalised else (0.0, 0.0, 0.0),
-        std=tuple(std) if normalised else (1.0, 1.0, 1.0),
-    )
-
-
-def _size(value: Any) -> int | tuple[int, int] | None:
-    if isinstance(value, int):
-        return (value, value)
-    if not isinstance(value, dict):
-        return None
-    if "shortest_edge" in value:
-        return (int(value["shortest_edge"]), int(value["shortest_edge"]))
-    return (int(value["height"]), int(value["width"])) if {"height", "width"} <= set(value) else None
 
 
 def _json(path: Path) -> dict[str, Any]:

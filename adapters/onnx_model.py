@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from adapters import huggingface
+from adapters import processor
 from adapters.onnx_backbone import DTYPES, OnnxBackbone, first_line, shape_of
 from adapters.onnxfile import OnnxFile, read_onnx
 from adapters.options import refuse
@@ -212,7 +212,7 @@ def _stated(facts: OnnxFile) -> tuple[Transform | None, str]:
     where = "the graph's metadata"
     try:
         if "preprocessor_config" in told:
-            return huggingface.transform_of(json.loads(told["preprocessor_config"])), where
+            return processor.transform_of(json.loads(told["preprocessor_config"])), where
         if {"mean", "std"} <= set(told):
             size = _numbers(told.get("input_size", "224"))[-1]
             share = _numbers(told.get("crop_pct", "0.875"))[0]
@@ -229,7 +229,7 @@ def _stated(facts: OnnxFile) -> tuple[Transform | None, str]:
                 where,
             )
         where = f"{beside.name} beside the file"
-        return huggingface.transform_beside(beside), where
+        return processor.transform_beside(beside), where
     except (ValueError, TypeError, OverflowError, IndexError, ZeroDivisionError, RecursionError) as error:
         first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise BenchError(f"{facts.path}: {where} states an input transform that cannot be: {first}") from None

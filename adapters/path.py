@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
-from adapters import eightbits, positions, reader, sniff, texts
+from adapters import eightbits, positions, reader, sniff, texts, timm_folder
 from adapters.filling import filled
 from adapters.huggingface import refined
 from adapters.layout import CIFAR10, CIFAR100, Layout
@@ -19,6 +20,8 @@ from adapters.networks.network import Network
 from adapters.text.folder import is_text
 from adapters.text.folder import load as load_text
 from adapters.timm_backbone import Feature, TimmBackbone, traits, transform_of
+from adapters.vision.folder import is_vision, otherwise
+from adapters.vision.folder import load as load_vision
 from adapters.weightsets import WeightSet, shortened, weight_sets
 from bench.backbone import Backbone
 from bench.card import Card, Transform
@@ -48,11 +51,23 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         raise BenchError(f"?{choices[:80]} is for ONNX graphs, and {path} is none: leave it out")
     if is_text(path):
         return load_text(path, rest, arch=arch, weights_key=weights_key, trust=trust)
+    if arch is None and is_vision(path):
+        return load_vision(path, rest, arch=arch, weights_key=weights_key, trust=trust)
     container = reader.read(path, trust=trust)
     sets, eight = eightbits.widened(weight_sets(container.content), str(path))
     names = _names(sets, container.content)
     layout = refined(recognise(names), path, names)
-    chosen = match(sets, arch=arch, weights_key=weights_key, file=str(path), layout=layout)
+    told = timm_folder.stated(path) if arch is None else None
+    try:
+        asked = told.arch if told is not None else arch
+        chosen = match(sets, arch=asked, weights_key=weights_key, file=str(path), layout=layout)
+    except BenchError as error:
+        # What timm has under no name may still be a network of the folder's own class.
+        other = otherwise(path, rest, trust=trust) if arch is None and weights_key is None else None
+        if other is None:
+            raise
+        other.card.notes.append(f"read by transformers, for among timm's networks {_reason(error, path)}")
+        return other
     kind_of_file, hazards = container.kind, container.hazards
     tensors = {name: chosen.tensors[key] for name, key in chosen.fit.mapped.items()}
     chosen = chosen._replace(tensors={})
@@ -73,7 +88,9 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         weights_key=chosen.label or None,
         weight_sets=shortened(chosen.whole),
         averages=averages(chosen),
-        architecture_from="inferred from names and shapes" if chosen.inferred else "as --arch says",
+        architecture_from="inferred from names and shapes"
+        if chosen.inferred
+        else f"as {'--arch' if told is None else 'config.json'} says",
         coverage=coverage(chosen),
         hazards=hazards,
         notes=[*chosen.notes, *(note for note in (layout.note, eight) if note)],
@@ -89,13 +106,21 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
     else:
         positions.install(network, layout.positions)
         backbone = TimmBackbone(network, card, feature=_feature(network, layout))
-    transform, origin = _transform(backbone.card.family, network, layout)
+    if told is not None and told.transform is not None:
+        transform, origin = told.transform, None
+    else:
+        transform, origin = _transform(backbone.card.family, network, layout)
     notes = [*backbone.card.notes, *([origin] if origin else [])]
     backbone.card = backbone.card.model_copy(
         update={"transform": transform, "notes": notes, "classes": _classes(backbone)}
     )
     texts.attach(backbone, path, layout.name, chosen.label, names, trust=trust)
     return backbone
+
+
+def _reason(error: BenchError, path: Path) -> str:
+    """What a refusal says of a file, without the remedy, for which there is no need any more."""
+    return str(error).removeprefix(str(path)).removeprefix(":").partition(": name ")[0].strip()[:160]
 
 
 def _names(sets: list[WeightSet], content: object) -> dict[str, tuple[int, ...]]:

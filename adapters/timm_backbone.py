@@ -48,7 +48,11 @@ def transform_of(network: nn.Module) -> Transform:
     """The evaluation transform of timm's own pretrained configuration."""
     from timm.data import resolve_data_config
 
-    config = resolve_data_config({}, model=network)
+    return transform_from(resolve_data_config({}, model=network))
+
+
+def transform_from(config: Mapping[str, Any]) -> Transform:
+    """The transform of what timm's ``resolve_data_config`` makes of a pretrained configuration."""
     height, width = config["input_size"][1:]
     crop: int | tuple[int, int] = height if height == width else (height, width)
     # timm floors the resize, as its own Resize does; squash and border modes resize to an exact pair.

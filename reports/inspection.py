@@ -15,6 +15,7 @@ _FEATURES = {
     "flat": "last map, flattened",
     "attention_pool": "attention pooling of the last map",
     "pre_logits": "what the classifier sees",
+    "pooler_output": "pooler_output of the model's own class",
 }
 
 

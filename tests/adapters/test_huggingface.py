@@ -74,6 +74,30 @@ def test_a_configuration_that_cannot_be_is_refused(tmp_path: Path, stated: dict[
         bench.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "activation"),
+    [
+        ("clip", "quick_gelu"),
+        ("clip", "gelu"),
+        ("clip", "gelu_new"),
+        ("clip", "relu"),
+        ("siglip", "gelu"),
+        ("siglip", "gelu_new"),
+    ],
+)  # fmt: skip
+def test_towers_without_a_name_in_timm_have_their_activation(tmp_path: Path, kind: str, activation: str) -> None:
+    """Their width and depth are nobody's, so the network is built from shapes alone."""
+    small = {"hidden_size": 128, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 256}
+    stated = {**small, "image_size": 32, "patch_size": 16, "hidden_act": activation}
+    config = transformers.CONFIG_MAPPING[f"{kind}_vision_model"].from_dict(stated)
+    model = transformers.MODEL_MAPPING[type(config)](config)
+    images = torch.randn(2, 3, 32, 32)
+    _, out = _features(saved(model, tmp_path), images)
+    with torch.no_grad():
+        expected = model(images).pooler_output
+    assert float((out["pooled"] - expected).abs().max()) <= 3e-5 * float(expected.abs().max())
+
+
 @pytest.mark.parametrize("registers", [False, True])
 def test_the_configuration_of_other_weights_is_refused(tmp_path: Path, registers: bool) -> None:
     small = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
