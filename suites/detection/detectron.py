@@ -23,6 +23,7 @@ from bench.data.masks import mask_of
 from bench.errors import BenchError
 from bench.suite import engine_of
 from suites.detection.detectron_networks import Bottom, RCNNSettings, Stem, rcnn
+from suites.detection.engines import quietly
 from suites.detection.pyramids import Reader
 from suites.detection.samples import learned_rows
 from suites.detection.training import Job
@@ -42,7 +43,7 @@ class Learner(nn.Module):
 
     def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
         try:
-            with EventStorage():
+            with EventStorage(), quietly():
                 losses: dict[str, Tensor] = self.network(batch)
         except FloatingPointError as error:
             raise BenchError(
@@ -204,7 +205,8 @@ class DetectronJob(Job):
         pixels = np.asarray(image)
         resized = self.test_resize.get_transform(pixels).apply_image(pixels)
         tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-        (found,) = learner.network([{"image": tensor, "height": image.height, "width": image.width}])
+        with quietly():
+            (found,) = learner.network([{"image": tensor, "height": image.height, "width": image.width}])
         instances = found["instances"]
         result = {
             "boxes": instances.pred_boxes.tensor, "labels": instances.pred_classes + 1, "scores": instances.scores,

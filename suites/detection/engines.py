@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bench.errors import BenchError
@@ -28,7 +32,8 @@ def check_detectron2(suite: str) -> None:
             f"engine, whose protocols are named tv-..."
         )
     try:
-        importlib.import_module("detectron2.modeling")
+        with quietly():
+            importlib.import_module("detectron2.modeling")
     except Exception as error:
         raise BenchError(
             f"{suite}.engine=detectron2 needs detectron2, which is installed but cannot be imported "
@@ -36,10 +41,25 @@ def check_detectron2(suite: str) -> None:
         ) from error
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without PyTorch's advice to detectron2's authors, which it gives when the package is imported and used."""
+    tracing = logging.getLogger("torch.fx._symbolic_trace")
+    before = tracing.level
+    tracing.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        tracing.setLevel(before)
+
+
 def job_of(task: Task, classes: int, masks: bool) -> Job:
     """The engine that the protocol asks for."""
     if task.settings["engine"] == "detectron2":
-        from suites.detection.detectron import DetectronJob
+        with quietly():
+            from suites.detection.detectron import DetectronJob
 
         return DetectronJob(task, classes, masks)
     from suites.detection.training import Job

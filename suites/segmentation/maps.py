@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
+import warnings
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,20 +19,29 @@ class Maps(nn.Module):
     """``forward(images [B, 3, H, W])`` gives a list of [B, C_i, ~H/s_i, ~W/s_i], finest first.
 
     Images are padded with zeros (the mean colour) to multiples of ``multiple``, so maps may cover more than the image.
+    A network of one input size (BEiT's relative positions) is a copy whose positions are interpolated to ``size``, and
+    its images, none of which may be larger, are padded to that square.
     """
 
     channels: list[int]
     strides: list[float]
     multiple: int
 
-    def __init__(self, backbone: Backbone, *, frozen: bool) -> None:
+    def __init__(self, backbone: Backbone, *, frozen: bool, size: int = 0, even: bool = False) -> None:
+        """``even``: the map of half the patches' size of a plain transformer has to cover them all, so their number is
+        even."""
         super().__init__()
         if not backbone.card.strides:
             raise BenchError(f"'{backbone.card.name}' ({backbone.card.architecture}) has no maps to segment with")
         self.frozen = frozen
-        # A network that is trained is a copy: the caller's stays as the checkpoint has it.
-        self.backbone = backbone if frozen else copy.deepcopy(backbone).requires_grad_(True)
-        self.multiple = max(backbone.card.strides)
+        self.multiple = max(backbone.card.strides) * (2 if even and backbone.depth else 1)
+        fixed = bool(size) and _has_one_size(backbone)
+        # A network that is changed is a copy: the caller's stays as the checkpoint has it.
+        self.backbone = backbone if frozen and not fixed else copy.deepcopy(backbone).requires_grad_(not frozen)
+        self.side = math.ceil(size / self.multiple) * self.multiple if fixed else 0
+        """Of the square that images are padded to; 0: they may have any size."""
+        if fixed:
+            _resize(self.trunk, self.side)
         self.rescale: nn.ModuleList | None = None
 
     @property
@@ -45,7 +57,10 @@ class Maps(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        padding = [(-side) % self.multiple for side in (images.shape[3], images.shape[2])]
+        padding = [
+            max(0, self.side - side) if self.side else (-side) % self.multiple
+            for side in (images.shape[3], images.shape[2])
+        ]
         if any(padding):
             images = F.pad(images, [0, padding[0], 0, padding[1]])
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
@@ -60,8 +75,8 @@ class LastMaps(Maps):
     """The frozen last ``layers``: of a plain transformer, the patch tokens of its last blocks through the final norm;
     of any other network, maps of its pyramid."""
 
-    def __init__(self, backbone: Backbone, layers: int) -> None:
-        super().__init__(backbone, frozen=True)
+    def __init__(self, backbone: Backbone, layers: int, *, size: int = 0) -> None:
+        super().__init__(backbone, frozen=True, size=size)
         card = backbone.card
         available = backbone.depth or len(card.channels)
         if layers > available:
@@ -82,16 +97,14 @@ class FourMaps(Maps):
     and 1/2 with transposed convolutions and pooling as BEiT does; of any other network the four coarsest of its
     pyramid."""
 
-    def __init__(self, backbone: Backbone, *, even: bool = False) -> None:
-        """``even``: the map of half the patches' size has to cover them all, so their number is even."""
-        super().__init__(backbone, frozen=False)
+    def __init__(self, backbone: Backbone, *, even: bool = False, size: int = 0) -> None:
+        super().__init__(backbone, frozen=False, size=size, even=even)
         card = backbone.card
         if backbone.depth:
             patch = card.strides[-1]
             self.channels = [card.channels[-1]] * 4
             self.rescale = _rescaling(self.channels[0])
             self.strides = [patch / 4, patch / 2, patch, patch * 2]
-            self.multiple = 2 * patch if even else patch
         else:
             if len(card.channels) < 4:
                 raise BenchError(
@@ -114,6 +127,25 @@ def beside(maps: list[Tensor]) -> Tensor:
     same = [F.interpolate(m, finest, mode="bilinear", align_corners=False) if m.shape[2:] != finest else m
             for m in maps]  # fmt: skip
     return torch.cat(same, dim=1)
+
+
+def _has_one_size(backbone: Backbone) -> bool:
+    """Whether the network takes images of one size alone, and can be made for another one."""
+    network = getattr(backbone, "network", backbone)
+    strict = getattr(getattr(network, "patch_embed", None), "strict_img_size", False)
+    return bool(strict) and hasattr(network, "set_input_size")
+
+
+def _resize(network: Any, side: int) -> None:
+    """Positions interpolated to squares of ``side`` pixels (BEiT's relative ones by its own geometric progression)."""
+    wanted = [p.requires_grad for p in network.parameters()]
+    with warnings.catch_warnings():
+        # PyTorch's advice to timm's authors.
+        warnings.simplefilter("ignore")
+        network.set_input_size((side, side))
+    # Tables that were resized are new parameters.
+    for parameter, grad in zip(network.parameters(), wanted, strict=True):
+        parameter.requires_grad_(grad)
 
 
 def _tokens(backbone: Backbone, images: Tensor, numbers: list[int], *, norm: bool) -> list[Tensor]:

@@ -42,8 +42,10 @@ class LinearSegmenter(Segmenter):
     """Batch norm and a 1x1 convolution on the frozen last map, or on the last ``layers`` side by side (DINOv2, section
     7.4)."""
 
-    def __init__(self, backbone: Backbone, classes: int, *, layers: int = 1, dropout: float = 0.0) -> None:
-        super().__init__(LastMaps(backbone, layers))
+    def __init__(
+        self, backbone: Backbone, classes: int, *, layers: int = 1, dropout: float = 0.0, size: int = 0
+    ) -> None:  # fmt: skip
+        super().__init__(LastMaps(backbone, layers, size=size))
         width = sum(self.maps.channels)
         self.norm = nn.BatchNorm2d(width)
         self.dropout = nn.Dropout2d(dropout)
@@ -62,8 +64,10 @@ class UperNet(Segmenter):
     The decoder is segmentation-models-pytorch's.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, *, width: int = 512, dropout: float = 0.1) -> None:
-        super().__init__(FourMaps(backbone, even=True))
+    def __init__(
+        self, backbone: Backbone, classes: int, *, width: int = 512, dropout: float = 0.1, size: int = 0
+    ) -> None:
+        super().__init__(FourMaps(backbone, even=True, size=size))
         from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 
         channels = self.maps.channels

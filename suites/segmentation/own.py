@@ -105,9 +105,10 @@ class Job:
         """A new network to train; random numbers are the seed's."""
         settings, backbone = self.task.settings, self.task.backbone
         assert backbone is not None
+        common = {"dropout": settings["dropout"], "size": settings["size"]}
         if self.linear:
-            return LinearSegmenter(backbone, len(self.classes), layers=settings["layers"], dropout=settings["dropout"])
-        network = UperNet(backbone, len(self.classes), width=settings["width"], dropout=settings["dropout"])
+            return LinearSegmenter(backbone, len(self.classes), layers=settings["layers"], **common)
+        network = UperNet(backbone, len(self.classes), width=settings["width"], **common)
         self.drop_paths(network.maps)
         return network
 

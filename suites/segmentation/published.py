@@ -160,12 +160,13 @@ class PublishedJob(Job):
         settings, backbone = self.task.settings, self.task.backbone
         assert backbone is not None
         size = settings["size"]
-        maps: Maps = LastMaps(backbone, settings["layers"]) if self.linear else FourMaps(backbone)
-        if size % maps.multiple:
+        multiple = max(backbone.card.strides, default=1)
+        if size % multiple:
             raise BenchError(
                 f"mmsegmentation crops squares of ade20k.size={size} pixels, and '{backbone.card.name}' reads "
-                f"multiples of {maps.multiple}: --set ade20k.size={max(1, round(size / maps.multiple)) * maps.multiple}"
+                f"multiples of {multiple}: --set ade20k.size={max(1, round(size / multiple)) * multiple}"
             )
+        maps: Maps = LastMaps(backbone, settings["layers"], size=size) if self.linear else FourMaps(backbone, size=size)
         if not self.linear:
             self.drop_paths(maps)
         with warnings.catch_warnings():
@@ -223,7 +224,8 @@ class PublishedJob(Job):
         return {
             "type": SegDataPreProcessor, "mean": [255 * v for v in self.transform.mean],
             "std": [255 * v for v in self.transform.std], "bgr_to_rgb": True, "pad_val": 0, "seg_pad_val": self.void,
-            "size": (self.task.settings["size"],) * 2, "test_cfg": {"size_divisor": maps.multiple},
+            "size": (self.task.settings["size"],) * 2,
+            "test_cfg": {"size": (maps.side,) * 2} if maps.side else {"size_divisor": maps.multiple},
         }  # fmt: skip
 
     def parts(self, network: Any) -> tuple[Maps, list[nn.Module]]:

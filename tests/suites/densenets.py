@@ -16,3 +16,14 @@ def tiny(name="test_resnet", seed=0, **arguments):
         weight_digest="", transform=transform_of(network),
     )  # fmt: skip
     return TimmBackbone(network, card, feature="avg")
+
+
+def tiny_beit(patch=16):
+    """BEiT's kind of network, for images of 14 x 14 patches alone: its relative positions are drawn, not zero."""
+    backbone = tiny(
+        "beit_base_patch16_224", embed_dim=48, num_heads=3, depth=4, patch_size=patch, img_size=14 * patch
+    )  # fmt: skip
+    with torch.no_grad():
+        for block in backbone.network.blocks:
+            block.attn.relative_position_bias_table.normal_(std=0.3)
+    return backbone

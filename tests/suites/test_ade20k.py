@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from densehelp import COLOURS, write_segfolder
-from densenets import tiny
+from densenets import tiny, tiny_beit
 from PIL import Image
 from torch import nn
 
@@ -145,6 +145,42 @@ def test_heads_take_images_of_any_size(name):
         trained = any(p.grad is not None for p in network.maps.backbone.parameters())
         assert trained is not network.maps.frozen
         assert not any(p.requires_grad for p in backbone.parameters())
+
+
+def test_relative_positions_are_made_for_the_windows():
+    """BEiT's tables are interpolated to the size of windows: the distance 0 and the class token's entries stay, a table
+    of one value keeps it; smaller windows are padded to the square; the network given stays as it was."""
+    backbone = tiny_beit()
+    own = [block.attn.relative_position_bias_table for block in backbone.network.blocks]
+    before = [table.clone() for table in own]
+    with torch.no_grad():
+        before[1].fill_(0.7), own[1].fill_(0.7)
+    for network in (LinearSegmenter(backbone, 4, layers=2, size=120), UperNet(backbone, 4, width=8, size=120)):
+        side = 128
+        tables = [block.attn.relative_position_bias_table for block in network.maps.trunk.blocks]
+        for table, was in zip(tables, before, strict=True):
+            assert len(table) == (2 * side // 16 - 1) ** 2 + 3
+            assert table.requires_grad is not network.maps.frozen
+            torch.testing.assert_close(table[-3:], was[-3:])
+            torch.testing.assert_close(table[(len(table) - 3) // 2], was[(len(was) - 3) // 2])
+        torch.testing.assert_close(tables[1], torch.full_like(tables[1], 0.7))
+        network.eval()
+        with torch.no_grad():
+            for size in ((120, 120), (60, 90)):
+                image = torch.randn(1, 3, *size)
+                found = network.logits(image)
+                padded = torch.nn.functional.pad(image, (0, side - size[1], 0, side - size[0]))
+                torch.testing.assert_close(found, network.logits(padded)[:, :, : size[0], : size[1]])
+                assert found.shape == (1, 4, *size)
+    assert all(torch.equal(a, b) for a, b in zip(own, before, strict=True))
+
+
+def test_a_beit_is_trained_and_tested_through_windows(shapes):
+    backbone = tiny_beit(8)
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    for settings in ({"head": "upernet"}, {"head": "linear", "test": "multi"}):
+        assert ran(shapes, backbone, **settings, batch=2, iterations=1).measurements[0].metric == "miou"
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
 
 
 def test_pixels_that_count_nowhere_add_nothing():

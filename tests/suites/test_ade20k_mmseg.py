@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from densehelp import write_segfolder
-from densenets import tiny
+from densenets import tiny, tiny_beit
 
 import bench
 from bench.data.opening import open_data
@@ -177,6 +177,14 @@ def test_runs_of_both_heads_are_whole(mmseg, shapes, tmp_path, head, name, capsy
     assert capsys.readouterr().out == ""
     again = ran(shapes, backbone, head=head, layers=2)
     assert [m.value for m in again.measurements] == [m.value for m in record.measurements]
+
+
+def test_beits_relative_positions_are_made_for_the_windows(mmseg, shapes):
+    backbone = tiny_beit(8)
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    for settings in ({"head": "upernet", "test": "multi"}, {"head": "linear", "layers": 2}):
+        assert ran(shapes, backbone, **settings, iterations=1).measurements[0].metric == "miou"
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
 
 
 def test_several_scales_and_half_precision_run(mmseg, shapes):
