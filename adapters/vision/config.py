@@ -22,13 +22,17 @@ _PRETRAINED = ("use_pretrained_backbone", "pretrained_backbone", "pretrained")
 # Words of a field's name, and the largest number that any network has there; the first that fits counts.
 _MOST = (
     (re.compile(r"vocab_size|.*_token_id"), 1 << 24),
-    (re.compile(r".*(?:image|crop|input|window|patch|kernel)_(?:size|height|width|resolution)s?|.*strides?"), 4096),
+    # A name is made for each of the labels.
+    (re.compile(r"num_(?:labels|classes|queries)"), 1 << 17),
+    (re.compile(r".*(?:image|crop|input|window|patch|kernel)_(?:size|height|width|resolution)s?|.*strides?"), 2048),
     (re.compile(r".*(?:frames|tubelet).*"), 512),
     (re.compile(r".*(?:channels?|dims?|width|sizes?)|.*heads.*"), 1 << 17),
     (re.compile(r".*(?:layer|depth|block|stage|iter).*"), 1024),
 )
 _LARGEST = 1 << 24
 _DEPTH = 16
+_LONGEST = 1024
+"""Entries of a list: networks have fewer stages."""
 _POSITIONS = 1 << 25
 """Numbers of a table of positions: some classes compute theirs one by one."""
 
@@ -74,7 +78,7 @@ def configuration(folder: Path, stated: dict[str, Any]) -> Any:
         most = next((limit for pattern, limit in _MOST if pattern.fullmatch(name)), _LARGEST)
         if abs(value) > most:
             raise BenchError(
-                f"{file} states {brief(name)} = {value:.6g}, which no network has: give its own config.json"
+                f"{file} states {brief(name)} = {brief(str(value))}, which no network has: give its own config.json"
             )
     fields.pop("model_type", None)
     try:
@@ -158,6 +162,8 @@ def _plain(stated: Any, file: Path, depth: int = 0) -> Any:
     if depth > _DEPTH:
         raise BenchError(f"{file} is nested over {_DEPTH} deep, as no configuration is: give its own config.json")
     if isinstance(stated, list):
+        if len(stated) > _LONGEST:
+            raise BenchError(f"{file} has a list of {len(stated):,} entries, as no configuration has: give its own")
         return [_plain(one, file, depth + 1) for one in stated]
     if not isinstance(stated, dict):
         return stated

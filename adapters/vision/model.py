@@ -31,6 +31,7 @@ _INERT = frozenset((
 _QUANTISED = ("int8", "uint8", "int4", "uint4", "int2", "bits", "complex")
 # A pooling layer or a norm that the weights lack may be built before it is known to be lacking.
 _SLACK = 1 << 24
+_FEW = 1024
 
 
 @dataclass
@@ -69,8 +70,7 @@ def model_of(folder: Path, config: Any, stated: Mapping[str, Any], tensors: dict
     made, classifier = base, False
     if vision is None and (own := _classifier(transformers, stated, config)) is not None:
         made, classifier = own, True
-    size = sum(tensor.numel() for tensor in tensors.values())
-    _bounded(made, config, size, file)
+    _bounded(made, config, tensors, file)
     network, found = _filled(made, config, {}, tensors, folder)
     unpooled = bool(found.missing) and all(map(_pooling, found.missing))
     if unpooled and vision is None and not classifier and _takes(made, "add_pooling_layer"):
@@ -142,14 +142,16 @@ class _TooLarge(Exception):
     pass
 
 
-def _bounded(made: Any, config: Any, size: int, file: Path) -> None:
-    """Build the network without memory. Raises `BenchError` when it has far more numbers than the weights."""
-    plain, left = nn.Module.register_parameter, 2 * size + _SLACK
+def _bounded(made: Any, config: Any, tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Build the network without memory. Raises `BenchError` when it is far larger than its weights."""
+    size = sum(tensor.numel() for tensor in tensors.values())
+    plain, numbers, names = nn.Module.register_parameter, 2 * size + _SLACK, 8 * len(tensors) + _FEW
 
     def registered(self: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal left
-        left -= 0 if parameter is None else parameter.numel()
-        if left < 0:
+        nonlocal numbers, names
+        numbers -= 0 if parameter is None else parameter.numel()
+        names -= 1
+        if numbers < 0 or names < 0:
             raise _TooLarge
         plain(self, name, parameter)
 
@@ -159,8 +161,8 @@ def _bounded(made: Any, config: Any, size: int, file: Path) -> None:
             made(config)
     except _TooLarge:
         raise BenchError(
-            f"{file} describes a {made.__name__} of over {2 * size + _SLACK:,} numbers and the weights beside it hold "
-            f"{size:,}: they are not of one model"
+            f"{file} describes a {made.__name__} far larger than the weights beside it, which are {len(tensors):,} "
+            f"tensors of {size:,} numbers: they are not of one model"
         ) from None
     except Exception as error:  # a configuration may hold anything
         raise BenchError(f"{file} describes no network that {made.__name__} can be ({reason(error)})") from error

@@ -19,6 +19,8 @@ _CLASS = re.compile(r"(?:.*\.)?(?:cls_token|class_embedding|class_token|cls_embe
 _REGISTERS = re.compile(r"(?:.*\.)?(?:register_tokens?|storage_tokens?)")
 _DISTILLED = re.compile(r"(?:.*\.)?(?:distillation_token|dist_token)")
 _NEAR = 3e-5
+_TOKENS = 1 << 15
+"""Of images that a network is tried on: attention takes memory for the square of their number."""
 
 
 @dataclass
@@ -180,7 +182,11 @@ def _probe(model: Model, reading: Reading, what: str) -> tuple[Tensor, Raw]:
         clips = [min(full, 2 * tubelet), full, None]
     frames = reading.frames
     error: Exception | None = None
+    patch = patch_of(model.config) or (16, 16)
     for clip in dict.fromkeys(clips):
+        tokens = (height // patch[0]) * (width // patch[1]) * ((clip or 1) // (frames[1] if frames and clip else 1))
+        if tokens > _TOKENS:
+            raise BenchError(f"{what}: its config.json describes {tokens:,} tokens of an image, which is too many")
         reading.frames = None if clip is None else frames
         shape = (2, 3, height, width) if clip is None else (2, 3, clip, height, width)
         images = torch.randn(shape, generator=noise)

@@ -77,8 +77,12 @@ def test_weights_that_do_not_fill_the_network_are_refused(regnet: Path, change: 
             "brings code of its own for it, which is never run: give the weight file alone with --arch",
         ),
         ({"model_type": "gpt2"}, "is a 'gpt2' model, which has no network for images alone"),
-        ({"depths": [1, 1, 1, 10**9]}, "states depths = 1e[+]09, which no network has"),
-        ({"hidden_sizes": [10**9] * 4}, "states hidden_sizes = 1e[+]09"),
+        ({"depths": [1, 1, 1, 10**9]}, "states depths = 1000000000, which no network has"),
+        ({"depths": [1, 1, 1, 1024]}, "far larger than the weights beside it|not of one model"),
+        ({"depths": [1] * 5000}, "has a list of 5,000 entries"),
+        ({"num_labels": 10**9}, "states num_labels = 1000000000"),
+        ({"hidden_sizes": [10**9] * 4}, "states hidden_sizes = 1000000000"),
+        ({"hidden_sizes": [10**400] * 4}, "states hidden_sizes = 1000"),
         ({"hidden_sizes": [100_000] * 4, "groups_width": 100_000}, "they are not of one model|can be"),
         ({"num_channels": 10**300}, "states num_channels|describes no"),
         ({"depths": "many"}, "describes no"),
@@ -97,7 +101,7 @@ def test_a_configuration_that_cannot_be_is_refused(regnet: Path, stated: dict[st
     "stated",
     [
         {"num_hidden_layers": 10**9}, {"num_hidden_layers": 1000, "hidden_size": 100_000}, {"image_size": 10**9},
-        {"image_size": 4096, "patch_size": 1}, {"num_frames": 10**9}, {"tubelet_size": 0}, {"patch_size": 0},
+        {"image_size": 2048, "patch_size": 1}, {"num_frames": 10**9}, {"tubelet_size": 0}, {"patch_size": 0},
         {"image_size": -32}, {"num_attention_heads": 0},
     ],
 )  # fmt: skip
