@@ -13,7 +13,7 @@ from bench._version import __version__
 from bench.card import Card, digest_of
 from bench.errors import BenchError
 from bench.inputs import check_unchanged, inputs_of
-from bench.items import items_of, over_sets
+from bench.items import is_made, items_of, over_sets
 from bench.journal import Journal
 from bench.ledger import Ledger, artifact, as_table, run_id
 from bench.progress import watching
@@ -180,7 +180,7 @@ class Engine:
             why = lost.get(item.source.data)
             if why is None:
                 kept.append(item)
-            elif over_sets(item.suite) is not None:
+            elif over_sets(item.suite) is not None and not is_made(item.suite, item.source.data):
                 self.missing.setdefault(item.card.suite, {})[item.source.data] = str(why)
             else:
                 raise why

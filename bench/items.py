@@ -89,6 +89,15 @@ def over_sets(suite: object) -> OverSets | None:
     return suite if isinstance(suite, OverSets) else None
 
 
+def is_made(suite: object, spec: str) -> bool:
+    """Whether the suite makes that data set itself: no archive is missing then, and a record without it says nothing.
+
+    A suite over sets of its own says so by a method ``makes(spec)``.
+    """
+    makes = getattr(suite, "makes", None)
+    return makes is not None and bool(makes(spec))
+
+
 def _plain(spec: str) -> str:
     """A SPEC as a part of file names; a path in it as the digest of what it says."""
     name = re.sub(r"[^A-Za-z0-9._,=@-]", "-", spec)

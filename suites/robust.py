@@ -71,6 +71,10 @@ class Robust:
     def data_sets(self, protocol: Protocol) -> tuple[str, ...]:
         return specs_of(protocol.settings["sets"], _of(protocol))
 
+    def makes(self, spec: str) -> bool:
+        """Whether it is corrupted here; see `bench.items.is_made`."""
+        return spec.partition(":")[0] in MADE
+
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         return Needs(("logits",), ("test",)) if _by_own(protocol, card) else Needs()
 

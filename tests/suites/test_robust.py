@@ -279,6 +279,16 @@ def test_the_librarys_fifteen_are_a_variant_of_their_own(root, tmp_path, monkeyp
     assert not [m for m in record.measurements if m.metric in ("ce", "mce")]
 
 
+def test_what_cannot_be_corrupted_is_refused_and_not_left_out(tmp_path):
+    """The clean set alone would be a record of nothing; with or without the library."""
+    with pytest.raises(BenchError, match="imagecorruptions: (needs the library|takes images from 32 x 32 pixels up)"):
+        bench.run(
+            "demo:trio-kd", ["robust"], protocols={"robust": "imagecorruptions"}, limit=60, workers=0, runs=tmp_path,
+            settings={"robust.of": "demo"},
+        )  # fmt: skip
+    assert not list(tmp_path.glob("*.json"))
+
+
 def test_the_protocol_has_the_fifteen_of_imagenet_c():
     card = protocol.get("robust", "imagecorruptions")
     specs = specs_of(card.settings["sets"], "demo")
