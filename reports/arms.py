@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -151,8 +152,11 @@ def welch(first: list[float], second: list[float], confidence: float = 0.95) -> 
     if np.ptp(first) == 0 and np.ptp(second) == 0:
         difference = second[0] - first[0]
         return (difference, difference), 1.0 if difference == 0 else 0.0
-    test = ttest_ind(second, first, equal_var=False)
-    interval = test.confidence_interval(confidence)
+    with warnings.catch_warnings():
+        # Of one arm that is all alike, scipy says on the screen that its variance is nothing; the other's is what counts.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        test = ttest_ind(second, first, equal_var=False)
+        interval = test.confidence_interval(confidence)
     return (float(interval.low), float(interval.high)), float(test.pvalue)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,17 @@ def test_bootstrap_has_the_variance_of_both_causes() -> None:
 def test_welch_of_trainings_that_are_all_alike() -> None:
     assert welch([1.0, 1.0], [1.0, 1.0]) == ((0.0, 0.0), 1.0)
     assert welch([1.0, 1.0], [2.0, 2.0]) == ((1.0, 1.0), 0.0)
+
+
+def test_welch_of_one_arm_that_is_all_alike_says_nothing_on_the_screen() -> None:
+    """Its degrees of freedom are then the other arm's: 1, whose 97.5 % quantile is 12.706."""
+    first = [83.0, 83.1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (low, high), p = welch(first, [85.8, 85.8])
+    half = 12.7062 * float(np.std(first, ddof=1)) / np.sqrt(2)
+    assert (low, high) == pytest.approx((2.75 - half, 2.75 + half), abs=1e-4)
+    assert 0 < p < 0.05
 
 
 def test_from_the_command_line(make: Maker, tmp_path: Path) -> None:
