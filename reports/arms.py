@@ -153,7 +153,7 @@ def welch(first: list[float], second: list[float], confidence: float = 0.95) -> 
         difference = second[0] - first[0]
         return (difference, difference), 1.0 if difference == 0 else 0.0
     with warnings.catch_warnings():
-        # Of one arm that is all alike, scipy says on the screen that its variance is nothing; the other's is what counts.
+        # Of one arm that is all alike scipy warns that its variance is nothing; the other's is what counts.
         warnings.simplefilter("ignore", RuntimeWarning)
         test = ttest_ind(second, first, equal_var=False)
         interval = test.confidence_interval(confidence)
