@@ -149,9 +149,10 @@ def _notes(best: Attempt, arch: str | None) -> list[str]:
     arguments, stated = dict(best.architecture.arguments), best.layout.arguments(best.architecture.name)
     if arch is not None or "embed_dim" not in arguments:
         return []
-    if windowed.version(best.architecture.name) is not None and "img_size" not in stated:
+    if windowed.version(best.architecture.name) is not None:
         size = arguments.get("img_size", 224)
-        return [f"input of {size} pixels assumed, as where the last stage is one window (--arch with img_size=...)"]
+        note = f"input of {size} pixels assumed, as where the last stage is one window (--arch with img_size=...)"
+        return [] if "img_size" in stated else [note]
     if "num_heads" in stated or not shaped.assumes_heads(best.architecture):
         return []
     return [f"{arguments['num_heads']} heads, of 64, are assumed: shapes do not tell (--arch with num_heads=...)"]

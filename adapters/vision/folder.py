@@ -32,8 +32,6 @@ TRANSLATED = frozenset((
 _GELU: dict[str, tuple[Any, ...]] = {"hidden_act": ("gelu",)}
 _ASSUMED: dict[str, dict[str, tuple[Any, ...]]] = {
     **dict.fromkeys(("beit", "data2vec-vision", "convnext", "convnextv2", "dinov3_convnext"), _GELU),
-    "swin": {**_GELU, "layer_norm_eps": (1e-5,)},
-    "swinv2": {**_GELU, "layer_norm_eps": (1e-5,)},
     "resnet": {"hidden_act": ("relu",), "downsample_in_bottleneck": (False,), "downsample_in_first_stage": (False,)},
     "dinov3_vit": {"rope_theta": (100,)},
     "align": {"hidden_act": ("swish", "silu"), "batch_norm_eps": (1e-3,)},

@@ -11,9 +11,11 @@ import pytest
 import timm
 import torch
 from layouthelp import close, filled, images, loaded, renamed, saved, split, timm_network
+from safetensors.torch import load_file
 from torch import Tensor
 
 import bench
+from adapters import hf_swin
 from adapters.architecture import Architecture
 from adapters.matching import match
 from adapters.weightsets import WeightSet
@@ -62,6 +64,7 @@ def test_a_folder_s_configuration_is_honoured(version: int, config: dict[str, An
     assert backbone.card.transform is not None
     assert backbone.card.transform.resize == (pixels.shape[-1], pixels.shape[-1])
     assert len(backbone.card.strides) == len(model.config.depths)
+    assert backbone.card.notes == []
 
 
 @pytest.mark.parametrize(
@@ -151,11 +154,12 @@ def test_published_sizes_of_version_2_are_told_apart_by_arch_alone() -> None:
     ],
 )
 def test_a_configuration_of_other_weights_is_refused(stated: dict[str, Any], words: str, tmp_path: Path) -> None:
-    saved(_model(2, "Model"), tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, **stated}))
+    model = saved(_model(2, "Model"), tmp_path)
+    config = json.loads((model / "config.json").read_text())
+    names = {name: tuple(tensor.shape) for name, tensor in load_file(model / "model.safetensors").items()}
     with pytest.raises(BenchError, match=words):
-        bench.load(tmp_path)
+        hf_swin.stated({**config, **stated}, names, model / "config.json")
+    assert hf_swin.stated(config, names, model / "config.json")[2]["window_size"] == 4
 
 
 def test_swin_of_hugging_face(tmp_path: Path) -> None:
