@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from bench.errors import BenchError
 from bench.files import regular
 from bench.record import Measurement
+from bench.registry import nearest, table
 
 FILE = "gate.toml"
 LARGEST = 2**20
@@ -106,6 +107,9 @@ def load(path: Path | str | None = None) -> Tolerances:
             said = tomllib.loads(chosen.read_text(encoding="utf-8"))
             _dotted(said, "tolerance")
             _dotted(said.get("training"), "seed_deviation")
+            _check_names(chosen, said.get("tolerance"))
+            training = said.get("training")
+            _check_names(chosen, training.get("seed_deviation") if isinstance(training, dict) else None)
             _merge(settings, said)
         except OSError as error:
             raise BenchError(f"the gate's settings {chosen} cannot be read: {error.strerror or error}") from None
@@ -131,6 +135,18 @@ def _dotted(tables: Any, name: str) -> None:
                 {f"{suite}.{metric}": v for metric, v in value.items()} if isinstance(value, dict) else {suite: value}
             ).items()
         }
+
+
+def _check_names(path: Path, named: Any) -> None:
+    """Refuse a name that no suite has: its number would hold for nothing, and nobody would notice."""
+    known = list(table("suites"))
+    for name in named if isinstance(named, dict) else ():
+        suite = re.split(r"[/.]", name, maxsplit=1)[0]
+        if suite not in (*known, "default"):
+            raise BenchError(
+                f"the gate's settings {path} speak of '{name[:80]}': no suite is called "
+                f"'{suite[:80]}'{nearest(suite, known)}"
+            )
 
 
 def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:

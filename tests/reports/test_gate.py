@@ -321,6 +321,9 @@ def test_sources_that_cannot_be_judged(make: Maker) -> None:
         ("[tolerance]\nknn = '-5%'", "the tolerance of 'knn' is a number"),
         ("[training.seed_deviation]\nknn = 0", "positive"),
         ("confidence = 1.5", "wrong at confidence"),
+        ("[tolerance]\nknnn = 0.1", "no suite is called 'knnn'; nearest: knn"),
+        ("[tolerance]\nlinaer.top1 = 0.1", "speak of 'linaer.top1'"),
+        ("[training.seed_deviation]\n'knm/dino' = 0.1", "speak of 'knm/dino'"),
     ],
 )
 def test_settings_that_make_no_sense(text: str, says: str) -> None:
