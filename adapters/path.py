@@ -56,13 +56,13 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
     container = reader.read(path, trust=trust)
     sets, eight = eightbits.widened(weight_sets(container.content), str(path))
     names = _names(sets, container.content)
-    layout = refined(recognise(names), path, names)
     told = timm_folder.stated(path) if arch is None else None
     try:
+        layout = refined(recognise(names), path, names)
         asked = told.arch if told is not None else arch
         chosen = match(sets, arch=asked, weights_key=weights_key, file=str(path), layout=layout)
     except BenchError as error:
-        # What timm has under no name may still be a network of the folder's own class.
+        # What timm has under no name, or computes otherwise, may still be a network of the folder's own class.
         other = otherwise(path, rest, trust=trust) if arch is None and weights_key is None else None
         if other is None:
             raise
