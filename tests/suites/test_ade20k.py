@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from densehelp import COLOURS, write_segfolder
+from densehelp import COLOURS
 from densenets import tiny, tiny_beit
 from PIL import Image
 from torch import nn
@@ -27,17 +27,6 @@ from suites.segmentation.networks import LinearSegmenter, UperNet, loss_of
 from suites.segmentation.windows import predict, slide
 
 QUICK = {"ade20k.size": 64, "ade20k.stride": 48, "ade20k.batch": 6, "ade20k.warmup": 5, "ade20k.width": 32}
-
-
-@pytest.fixture
-def shapes(tmp_path):
-    """A set whose test images are its training images."""
-    folder = tmp_path / "shapes"
-    write_segfolder(folder, (6, 1))
-    for kind in ("images", "masks"):
-        shutil.rmtree(folder / kind / "val")
-        shutil.copytree(folder / kind / "train", folder / kind / "val")
-    return folder
 
 
 def ran(folder, backbone=None, **settings):

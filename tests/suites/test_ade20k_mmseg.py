@@ -1,12 +1,10 @@
 """ade20k by mmsegmentation, where it is installed: its parts against ours, and whole runs on generated shapes."""
 
-import shutil
 import warnings
 
 import numpy as np
 import pytest
 import torch
-from densehelp import write_segfolder
 from densenets import tiny, tiny_beit
 
 import bench
@@ -27,17 +25,6 @@ def mmseg():
         warnings.simplefilter("ignore")
         pytest.importorskip("mmseg", reason="mmsegmentation is not installed (the extra [mmseg])")
         return pytest.importorskip("mmseg.models", reason="mmsegmentation is not installed (the extra [mmseg])")
-
-
-@pytest.fixture
-def shapes(tmp_path):
-    """A set whose test images are its training images."""
-    folder = tmp_path / "shapes"
-    write_segfolder(folder, (6, 1))
-    for kind in ("images", "masks"):
-        shutil.rmtree(folder / kind / "val")
-        shutil.copytree(folder / kind / "train", folder / kind / "val")
-    return folder
 
 
 def ran(folder, backbone=None, protocol="upernet-160k", precision="fp32", runs=None, **settings):

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from densenets import tiny
+from densenets import tiny, tiny_beit
 
 from bench.errors import BenchError
 from suites.detection.pyramids import Reader
@@ -88,6 +88,8 @@ def test_distances_are_those_between_query_and_key():
 def test_attention_of_another_kind_is_refused():
     with pytest.raises(BenchError, match=r"does not divide into windows: --set coco.window=0"):
         Reader(tiny("beit_base_patch16_224", depth=2, embed_dim=24, num_heads=2), frozen=False, fixed=True, window=2)
+    with pytest.raises(BenchError, match="cannot take images of 64x96 pixels"):
+        Reader(tiny_beit(8), frozen=False, fixed=True).maps(torch.zeros(1, 3, 64, 96))
 
 
 def test_it_is_vitdets_own_attention():
