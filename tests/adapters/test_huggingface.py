@@ -57,12 +57,23 @@ def test_heads_and_activation_are_those_of_the_configuration(tmp_path: Path, sta
     assert not any("assumed: shapes do not tell" in note for note in backbone.card.notes)
 
 
+def test_an_activation_that_timm_has_not_is_that_of_transformers(tmp_path: Path) -> None:
+    small = {**SMALL, "image_size": 32, "hidden_act": "mish"}
+    model = transformers.ViTModel(transformers.ViTConfig(**small), add_pooling_layer=False)
+    images = torch.randn(2, 3, 32, 32) * 0.05
+    backbone, out = _features(saved(model, tmp_path), images)
+    with torch.no_grad():
+        expected = model(images).last_hidden_state[:, 0]
+    torch.testing.assert_close(out["cls"], expected, rtol=1e-4, atol=1e-4)
+    assert any("read by transformers" in note and "'mish'" in note for note in backbone.card.notes)
+
+
 @pytest.mark.parametrize(
     ("stated", "words"),
     [
         ({"num_attention_heads": 5}, "5 attention heads for a width of 192"),
         ({"num_attention_heads": 0}, "0 attention heads"),
-        ({"hidden_act": "mish"}, "activation 'mish', which is none of gelu"),
+        ({"hidden_act": "mishmash"}, "activation 'mishmash', which is none of gelu"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(tmp_path: Path, stated: dict[str, Any], words: str) -> None:
