@@ -50,7 +50,7 @@ class Detecting:
             )
         refuse_without_maps(self.name, card)
         if protocol.settings["engine"] == "detectron2":
-            from suites.detection.engines import check_detectron2
+            from suites.detection.detectron_package import check_detectron2
 
             check_detectron2(self.name)
         return Needs(features=(), backbone=True)

@@ -23,7 +23,7 @@ from bench.data.masks import mask_of
 from bench.errors import BenchError
 from bench.suite import engine_of
 from suites.detection.detectron_networks import Bottom, RCNNSettings, Stem, rcnn
-from suites.detection.engines import quietly
+from suites.detection.detectron_package import quietly
 from suites.detection.pyramids import Reader
 from suites.detection.samples import learned_rows
 from suites.detection.training import Job

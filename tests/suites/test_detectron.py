@@ -14,7 +14,7 @@ import bench
 from bench.data.opening import open_data
 from bench.errors import BenchError
 from bench.ledger import Ledger
-from suites.detection import engines
+from suites.detection import detectron_package
 
 SMALL = [
     "MODEL.FPN.OUT_CHANNELS", 32, "MODEL.ROI_BOX_HEAD.FC_DIM", 64, "MODEL.ROI_BOX_HEAD.CONV_DIM", 32,
@@ -54,7 +54,7 @@ def ran(suite, data, protocol, backbone=None, precision="fp32", runs=None, **set
 
 
 def test_without_detectron2_the_refusal_says_how_to_build_it(monkeypatch):
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(detectron_package.importlib.util, "find_spec", lambda name: None)
     lines = (
         r"not installed here: pip install .*\[detectron2\].* pip install --no-build-isolation 'git\+https://github.com/"
     )
