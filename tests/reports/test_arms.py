@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import accuracy_measurement, card, outcomes
+from recordhelp import accuracy_measurement, card, outcomes
 from scipy import stats
 
 from bench.cli import app

@@ -21,7 +21,7 @@ EVIL = '<img src=x onerror="window.hit=1"><script>window.hit=1</script>\''
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    from conftest import card, record  # type: ignore[import-not-found]
+    from recordhelp import card, record
 
     folder = tmp_path_factory.mktemp("site")
     for i, (name, accuracy, method) in enumerate(

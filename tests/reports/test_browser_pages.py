@@ -22,7 +22,7 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"><script>t
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from conftest import card, record  # type: ignore[import-not-found]
+    from recordhelp import card, record
 
     folder = tmp_path_factory.mktemp("pages")
     made = record("alpha", model=card("alpha", method="dino"))
@@ -55,7 +55,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _table(seed: int) -> Any:
     import numpy as np
-    from conftest import outcomes
+    from recordhelp import outcomes
 
     table = outcomes(seed, 0.8, 1000)
     return {**table, "confidence": np.random.default_rng(seed).random(1000)}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import card
+from recordhelp import card
 
 from bench.record import Measurement, Record
 from reports import printed
