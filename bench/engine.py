@@ -96,6 +96,7 @@ class Engine:
             cards = [model.card for model in others.values()]
             plan = self._plan(items, student.card, guide_card, cards, inputs)
             if reuse and self.runs is not None and (made := self._made_before(plan, student.card)) is not None:
+                Ledger(self.runs).settle(made.run)
                 Journal(self.runs, plan).settle(made.run)
                 return made
             run = run_id(now(), self._name(student), self.request.seed)
@@ -104,6 +105,7 @@ class Engine:
                 run = journal.run(self._name(student), run)
                 # Another attempt may have got as far as the record: just now, or before it could tidy up.
                 if (made := Ledger(self.runs).find(run)) is not None:
+                    Ledger(self.runs).settle(run)
                     journal.remove()
                     return made
                 if reuse and (made := self._made_before(plan, student.card)) is not None:
@@ -347,6 +349,7 @@ class Engine:
                 if made is None:
                     ledger.discard(run)
                     ledger.add(record, outcomes)
+                ledger.settle(run)
                 journal.remove()
             return made or record
         return record

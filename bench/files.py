@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -97,14 +98,15 @@ def check_writable(folder: Path) -> None:
         if folder.exists() and not folder.is_dir():
             raise BenchError(f"{folder} is a file: give a folder")
         place = next((above for above in (folder, *folder.absolute().parents) if above.exists()), folder)
-        probe = place / f"{TEMPORARY}probe.{os.getpid()}-{secrets.token_hex(4)}"
         # A folder in the place of a file when it has to be made: some places allow the one and not the other.
         if place == folder:
-            probe.write_bytes(b"?")
-            probe.unlink()
+            # Without a name, where the system can: nothing of it stays when the process is killed here.
+            with tempfile.TemporaryFile(dir=place, prefix=TEMPORARY) as probe:
+                probe.write(b"?")
         else:
-            probe.mkdir()
-            probe.rmdir()
+            folder_probe = place / f"{TEMPORARY}probe.{os.getpid()}-{secrets.token_hex(4)}"
+            folder_probe.mkdir()
+            folder_probe.rmdir()
     except OSError as error:
         raise refusal(error, folder / "a record") from error
 

@@ -7,6 +7,7 @@ what lets several processes write one ledger without a lock.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
@@ -77,8 +78,17 @@ class Ledger:
         """Remove what an attempt without a record left of ``run``; nothing is touched when there is a record."""
         if is_safe(run) and not (self.folder / f"{run}.json").exists():
             shutil.rmtree(self._inside(f"{ARTIFACTS}/{run}"), ignore_errors=True)
-            for unfinished in self.folder.glob(f"{TEMPORARY}{run}.json.*"):
-                unfinished.unlink(missing_ok=True)
+            self._sweep(run)
+
+    def settle(self, run: str) -> None:
+        """``run`` has its record: remove what its writer left beside it, where it was killed before it could."""
+        if is_safe(run) and (self.folder / f"{run}.json").exists():
+            with contextlib.suppress(OSError):
+                self._sweep(run)
+
+    def _sweep(self, run: str) -> None:
+        for unfinished in self.folder.glob(f"{TEMPORARY}{run}.json.*"):
+            unfinished.unlink(missing_ok=True)
 
     def paths(self) -> list[Path]:
         """The record files, oldest run first; hidden and unfinished files are not records."""

@@ -99,6 +99,29 @@ def test_a_run_that_is_stopped_at_its_very_end_is_not_recorded_again(tmp_path: P
     hold(tmp_path / "runs", calm, restarts=1)
 
 
+def test_a_writer_that_is_killed_beside_its_record_leaves_nothing(tmp_path: Path, calm: Path) -> None:
+    """Between the record's two names, the unfinished and the true one: what is left goes with the next command."""
+    runs = tmp_path / "runs"
+    assert run(tmp_path, evaluation(runs), partial(killed_beside, runs)).code == -signal.SIGKILL
+    assert list(runs.glob("*.json"))
+    assert list(runs.glob(".partial-*.json.*"))
+    to_the_end(tmp_path, evaluation(runs))
+    hold(runs, calm, restarts=1)
+
+
+def killed_beside(runs: Path) -> None:
+    import bench.files
+
+    before = bench.files._sync_folder
+
+    def killed(folder: Path) -> None:
+        if folder == runs:
+            os.kill(os.getpid(), signal.SIGKILL)
+        before(folder)
+
+    bench.files._sync_folder = killed
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_to_the_whole_session(number: int, tmp_path: Path, calm: Path) -> None:
     """As a terminal and a job scheduler send it: workers get it too, and say nothing."""
