@@ -37,6 +37,15 @@ def hub_from_cache() -> Iterator[None]:
     if not offline() and _reachable(constants.ENDPOINT):
         yield
         return
+    with without_hub():
+        yield
+
+
+@contextmanager
+def without_hub() -> Iterator[None]:
+    """Inside, nothing is asked of the Hugging Face hub: what is on this machine is all there is."""
+    from huggingface_hub import constants
+
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from adapters import values
 from adapters.heads import grouped, is_head, is_head_anywhere
+from adapters.network import without_hub
 from adapters.unfilled import without_random_init
 from adapters.vision.config import check_positions, library, reason, vision_of
 from bench.card import Coverage
@@ -182,7 +183,7 @@ def _filled(
 ) -> tuple[Any, _Found]:
     """The network with ``tensors`` under the names of transformers 4 or 5, as it renames them itself."""
     try:
-        with quiet(), without_network():
+        with quiet(), without_hub():
             network, told = made.from_pretrained(
                 None, config=config, state_dict=dict(tensors), output_loading_info=True, ignore_mismatched_sizes=True,
                 **options,
@@ -267,16 +268,3 @@ def quiet() -> Iterator[None]:
         logging.disable(level)
         if bars:
             reports.enable_progress_bar()
-
-
-@contextmanager
-def without_network() -> Iterator[None]:
-    """Inside, nothing is asked of the hub: all there is lies in the folder."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before

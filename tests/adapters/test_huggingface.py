@@ -28,6 +28,16 @@ def _features(folder: Path, images: torch.Tensor) -> tuple[Backbone, dict[str, t
         return backbone, backbone.features(images)
 
 
+def _tokens_of_a_small_vit(folder: Path, **stated: Any) -> tuple[Backbone, dict[str, torch.Tensor], torch.Tensor]:
+    """The loaded network, its features, and the tokens that transformers computes."""
+    config = transformers.ViTConfig(**{**SMALL, "image_size": 32, **stated})
+    model = transformers.ViTModel(config, add_pooling_layer=False)
+    images = torch.randn(2, 3, 32, 32) * 0.05
+    backbone, out = _features(saved(model, folder), images)
+    with torch.no_grad():
+        return backbone, out, model(images).last_hidden_state
+
+
 @pytest.mark.parametrize("epsilon", [1e-12, 1e-3])
 def test_vit_with_the_epsilon_of_its_configuration(tmp_path: Path, epsilon: float) -> None:
     config = transformers.ViTConfig(**SMALL, layer_norm_eps=epsilon)
@@ -47,24 +57,14 @@ def test_vit_with_the_epsilon_of_its_configuration(tmp_path: Path, epsilon: floa
     [{"num_attention_heads": 6}, {"hidden_act": "quick_gelu"}, {"hidden_act": "gelu_new"}, {"hidden_size": 96}],
 )
 def test_heads_and_activation_are_those_of_the_configuration(tmp_path: Path, stated: dict[str, Any]) -> None:
-    small = {**SMALL, "image_size": 32, **stated}
-    model = transformers.ViTModel(transformers.ViTConfig(**small), add_pooling_layer=False)
-    images = torch.randn(2, 3, 32, 32) * 0.05
-    backbone, out = _features(saved(model, tmp_path), images)
-    with torch.no_grad():
-        expected = model(images).last_hidden_state[:, 0]
-    torch.testing.assert_close(out["pooled"], expected, rtol=1e-4, atol=1e-4)
+    backbone, out, tokens = _tokens_of_a_small_vit(tmp_path, **stated)
+    torch.testing.assert_close(out["pooled"], tokens[:, 0], rtol=1e-4, atol=1e-4)
     assert not any("assumed: shapes do not tell" in note for note in backbone.card.notes)
 
 
 def test_an_activation_that_timm_has_not_is_that_of_transformers(tmp_path: Path) -> None:
-    small = {**SMALL, "image_size": 32, "hidden_act": "mish"}
-    model = transformers.ViTModel(transformers.ViTConfig(**small), add_pooling_layer=False)
-    images = torch.randn(2, 3, 32, 32) * 0.05
-    backbone, out = _features(saved(model, tmp_path), images)
-    with torch.no_grad():
-        expected = model(images).last_hidden_state[:, 0]
-    torch.testing.assert_close(out["cls"], expected, rtol=1e-4, atol=1e-4)
+    backbone, out, tokens = _tokens_of_a_small_vit(tmp_path, hidden_act="mish")
+    torch.testing.assert_close(out["cls"], tokens[:, 0], rtol=1e-4, atol=1e-4)
     assert any("read by transformers" in note and "'mish'" in note for note in backbone.card.notes)
 
 
