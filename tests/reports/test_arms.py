@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recordhelp import accuracy_measurement, card, outcomes
+from recordhelp import Maker, accuracy_measurement, card, outcomes
 from scipy import stats
 
 from bench.cli import app
@@ -18,8 +18,6 @@ from bench.ledger import Ledger
 from bench.paired import accuracy_difference
 from reports.arms import hierarchical, render, run, welch
 from reports.comparetext import render as render_pair
-
-Maker = Any
 
 
 def arm(folder: Path, make: Maker, name: str, accuracies: list[float], n: int = 2000, **changes: Any) -> Path:

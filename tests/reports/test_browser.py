@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browserhelp import CONTRAST, opened, until
 
-from bench.record import Record
 from reports.site import publish
 
 pytestmark = pytest.mark.browser
-Maker = Callable[..., Record]
 
 EVIL = '<img src=x onerror="window.hit=1"><script>window.hit=1</script>\''
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.stats
+from recordhelp import Maker
 
 from bench.errors import BenchError
 from bench.ledger import Ledger, artifact
 from bench.paired import mcnemar
-from bench.record import Engine, Record
+from bench.record import Engine
 from reports.compare import Comparison, compare, run
 from reports.comparetext import render
-
-Maker = Callable[..., Record]
 
 
 def both(make: Maker, tmp_path: Path, **second: object) -> tuple[Path, Path]:

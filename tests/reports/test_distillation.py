@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recordhelp import card
+from recordhelp import Maker, card
 
 from bench.record import Measurement, Record
 from reports import printed
@@ -17,8 +17,6 @@ from reports.distillation import cifar_name, large_name, one_family, pairs
 from reports.pairtables import dcd_tables, improvement_table, students
 from reports.site import publish
 from reports.tables import KD, survey
-
-Maker = Any
 
 
 def pair(

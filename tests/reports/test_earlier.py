@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from recordhelp import Maker
 
 from bench.errors import BenchError
-from bench.record import Record
 from reports import earlier
 from reports.earlier import NAME, Earlier, remove_stale
 from reports.site import publish
-
-Maker = Callable[..., Record]
 
 
 def pages(site: Path) -> set[str]:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from recordhelp import Maker
 
 from bench.errors import BenchError
 from bench.ledger import Ledger
-from bench.record import Engine, Record
+from bench.record import Engine
 from reports import gate, gateforms, tolerance
 from reports.gate import Report
-
-Maker = Callable[..., Record]
 
 
 @pytest.fixture(autouse=True)

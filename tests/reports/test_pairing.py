@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from recordhelp import Maker
 
 from bench import matched
 from bench.ledger import Ledger, artifact
 from bench.paired import precision_difference, ratio_difference
-from bench.record import Record
 from reports import gate
 from reports.compare import Comparison, run
 from reports.comparetext import render
 from reports.pairing import difference_of, movers
 from suites.detection import precision
 
-Maker = Callable[..., Record]
 NAMES = ("cat", "dog", "hen")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import vl_convert
 from PIL import Image
+from recordhelp import Maker
 
 from bench.ledger import Ledger, artifact, as_table
 from bench.record import Record
@@ -19,7 +19,6 @@ from reports.pictures import Pictures, pictures
 from reports.reliability import reliability
 from reports.site import publish
 
-Maker = Callable[..., Record]
 EVIL = '"><script>window.hit=1</script>'
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>'
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from bench.record import Record
+from recordhelp import Maker
 
 pytest_plugins = ["pytester"]
-Maker = Callable[..., Record]
 
 
 def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:

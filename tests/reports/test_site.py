@@ -3,70 +3,24 @@
 from __future__ import annotations
 
 import csv
-import html.parser
 import json
 import re
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import vl_convert
+from recordhelp import Maker
+from sitehelp import Page, board_of, measured_table
 
 from bench.errors import BenchError
-from bench.record import Engine, Record
-from reports import plots
-from reports.board import Board, assemble
+from bench.record import Engine
+from reports.board import assemble
 from reports.comparable import Column
-from reports.plots import charts
-from reports.site import Summary, publish
-from reports.tables import KD, SSL, survey
+from reports.site import publish
 from reports.terminal import notes
-
-Maker = Callable[..., Record]
-
-
-class Page(html.parser.HTMLParser):
-    """A page's tags, the addresses that it names, its text, and the documents in its script elements."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.addresses: list[str] = []
-        self.tags: list[str] = []
-        self.text = ""
-        self.documents: dict[str, Any] = {}
-        self._inside = ""
-        self._document: str | None = None
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        given = dict(attrs)
-        self.addresses += [value or "" for name, value in attrs if name in {"href", "src", "action", "data", "srcset"}]
-        self._inside = tag
-        self._document = given.get("id") if tag == "script" else None
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-        self._document = None
-
-    def handle_data(self, data: str) -> None:
-        if self._document is not None:
-            self.documents[self._document] = json.loads(data)
-        elif self._inside not in {"script", "style"}:
-            self.text += data
-
-
-def board_of(summary: Summary) -> dict[str, Any]:
-    return Page(summary.page.read_text()).documents["board-data"]
-
-
-def measured_table(summary: Summary) -> dict[str, Any]:
-    return board_of(summary)["tables"][0]
 
 
 def test_every_number_is_in_page_markdown_csv_and_model_page(make: Maker, tmp_path: Path) -> None:
@@ -373,93 +327,6 @@ def test_a_measured_text_encoder_fills_the_surveys_glue_and_squad(make: Maker, t
     assert (shown["glue_avg"]["v"], shown["squad11_f1"]["v"]) == ("78.25", "88.50")
 
 
-def test_throughput_is_drawn_from_forwards_that_were_timed(make: Maker) -> None:
-    timed = {"environment": {"images_forwarded": 3000}, "timings": {"forward": 10.0}}
-    stored = {"environment": {"images_forwarded": 0}, "timings": {"forward": 0.0}}
-    taught = {**timed, "teacher": make().model}
-
-    def speeds(*records: Record) -> list[float]:
-        drawn = charts(*(survey(k, k, c, Board(), None)[0] for k, c in (("ssl", SSL), ("kd", KD))), assemble(records))
-        found = [c["spec"]["layer"][0]["data"]["values"] for c in drawn if c["id"] == "speed"]
-        return [point["x"] for point in found[0]] if found else []
-
-    assert speeds(make("a", **timed), make("b", **timed)) == [300.0, 300.0]
-    assert speeds(make("a", **timed), make("b", **stored)) == [], "one point compares nothing"
-    assert speeds(make("a", **timed), make("b", **taught)) == [], "two networks shared those seconds"
-
-
-def test_a_record_of_very_many_measurements_is_still_a_page(make: Maker, tmp_path: Path) -> None:
-    first = make().measurements[0].model_copy(update={"outcomes": None})
-    many = [first.model_copy(update={"settings": {"k": k, "temperature": 0.07}}) for k in range(1, 5001)]
-    make(measurements=many, runs=tmp_path / "runs")
-    summary = publish(tmp_path / "runs", tmp_path / "site")
-    assert summary.page.stat().st_size < 3_000_000
-    assert "4,940 more columns" in measured_table(summary)["note"]
-    page = next((tmp_path / "site" / "models").iterdir()).read_text()
-    assert "3,000 more are in" in page
-    assert len(pd.read_csv(tmp_path / "site" / "leaderboard.csv")) == 5000
-
-
-@pytest.mark.slow
-def test_two_thousand_records(make: Maker, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for i in range(2000):
-        make(f"net-{i}", run=f"run-{i}", seed=i, accuracy=rng.uniform(0.5, 0.9), n=500, runs=tmp_path / "runs")
-    begun = time.perf_counter()
-    summary = publish(tmp_path / "runs", tmp_path / "site")
-    assert time.perf_counter() - begun < 20
-    assert summary.models == 2000
-    assert summary.page.stat().st_size < 3_000_000
-
-
-def test_a_training_curve_is_drawn_with_its_losses_alone(make: Maker, tmp_path: Path) -> None:
-    curve = [{"iteration": 50 * i, "epoch": i / 2, "lr": 1e-3, "loss": 2 / i, "penalty": 0.1} for i in (1, 2, 3)]
-    make(details={"curve": curve}, runs=tmp_path / "runs")
-    publish(tmp_path / "runs", tmp_path / "site")
-    page = Page(next((tmp_path / "site" / "models").iterdir()).read_text())
-    spec = next(c["spec"] for c in page.documents["charts"] if ": training." in c["spec"]["description"])
-    assert vl_convert.vegalite_to_svg(spec).startswith("<svg")
-    points = spec["data"]["values"]
-    assert {point["what"] for point in points} == {"loss", "penalty"}
-    assert [point["x"] for point in points if point["what"] == "loss"] == [0.5, 1, 1.5]
-
-
-def test_endless_texts_are_shortened_on_the_board(make: Maker, tmp_path: Path) -> None:
-    long = "x" * 500_000
-    card = make().model.model_copy(update={"architecture": long, "notes": [long]})
-    fields = {"interval_note": long, "protocol": f"knn/{long}", "metric": long, "dataset": long}
-    make(long, run="run-long", model=card, runs=tmp_path / "runs", **fields)
-    (tmp_path / "runs" / ("y" * 200 + ".json")).write_text("[" * 100_000)
-    summary = publish(tmp_path / "runs", tmp_path / "site")
-    assert summary.page.stat().st_size < 3_000_000
-    assert len(str(summary)) < 1_500
-    assert max(len(cell) for row in measured_table(summary)["rows"] for cell in row["cells"][:2]) == 240
-
-
-def test_very_many_faulty_files_are_counted(make: Maker, tmp_path: Path) -> None:
-    make(runs=tmp_path / "runs")
-    for i in range(300):
-        (tmp_path / "runs" / f"faulty-{i}.json").write_text("{}")
-    summary = publish(tmp_path / "runs", tmp_path / "site")
-    assert len(summary.problems) == 300
-    assert "and 100 more" in summary.page.read_text()
-
-
-@pytest.mark.slow
-def test_a_hundred_thousand_measurements(make: Maker, tmp_path: Path) -> None:
-    """Half a minute: so many that differ in one field alone are still a page, and the work grows with their number."""
-    first = make().measurements[0].model_copy(update={"outcomes": None, "transform": None, "details": {}})
-    many = [first.model_copy(update={"feature": {"tokens": str(i)}, "headline": False}) for i in range(100_000)]
-    record = make(measurements=many)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / f"{record.run}.json").write_text(record.model_dump_json(by_alias=True, exclude_defaults=True))
-    begun = time.perf_counter()
-    summary = publish(tmp_path / "runs", tmp_path / "site")
-    assert time.perf_counter() - begun < 120
-    assert summary.page.stat().st_size < 3_000_000
-    assert len(pd.read_csv(tmp_path / "site" / "leaderboard.csv")) == 100_000
-
-
 def test_what_every_cell_says_is_said_by_the_column(make: Maker, tmp_path: Path) -> None:
     make("a", runs=tmp_path / "runs")
     make("b", seed=2, runs=tmp_path / "runs")
@@ -493,25 +360,3 @@ def test_zero_shot_numbers_bear_their_mark(make: Maker, tmp_path: Path) -> None:
     table = measured_table(summary)
     assert "* zero-shot" in table["note"]
     assert {cell["v"] for row in table["rows"] for cell in row["cells"][3:] if cell} == {"63.25*", "60.00*", "61.00"}
-
-
-def test_names_in_a_chart_do_not_cover_each_other() -> None:
-    points = [{"name": name, "x": 2020, "y": y} for name, y in (("SimCLR", 69.3), ("MoCo v2", 71.1), ("low", 40.0))]
-    points += [{"name": "lost", "x": 2021, "y": None}]
-    sides = plots._sides(points, logarithmic=False)
-    # A name above SimCLR would lie on MoCo v2's point.
-    assert sides == ["right", "above", "above", "above"]
-    marks = plots._marks([{**p, "kind": "published", "family": "x", "ya": p["y"]} for p in points], {"title": "Year"})
-    text = [layer for layer in marks["layer"] if layer["mark"]["type"] == "text"]
-    shown = [layer["transform"][0]["filter"]["equal"] for layer in text]
-    assert sorted(shown) == ["above", "right"], "every name is drawn once"
-    many = [{"name": str(i), "x": i, "y": i} for i in range(1, 100)]
-    assert set(plots._sides(many, logarithmic=True)) == {"above"}
-
-
-def test_a_chart_of_one_point_has_an_axis_around_it() -> None:
-    point = {"name": "a", "kind": "measured", "family": "x", "x": 84.4, "y": 84.5}
-    marks = plots._marks([point], {"field": "x", "title": "Agreement", "scale": {"zero": False}})
-    encoding = marks["layer"][0]["encoding"]
-    assert encoding["y"]["scale"] == {"zero": False, "domain": [83.5, 85.5]}
-    assert encoding["x"]["scale"]["domain"] == pytest.approx([83.4, 85.4])

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from recordhelp import Maker
 from rich.console import Console
 
 from bench.record import Record
 from reports.terminal import duration, notes, show
-
-Maker = Callable[..., Record]
 
 
 def printed(record: Record, width: int = 80, **given: Any) -> str:
