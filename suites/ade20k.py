@@ -25,16 +25,18 @@ class ADE20K:
     """mIoU (the headline), mAcc and aAcc at the images' own size, from sums over the whole split."""
 
     name = "ade20k"
-    default = "ade20k/linear@1"
+    default = "ade20k/linear@2"
     options: ClassVar[dict[str, Allowed]] = {
         "engine": words("own", "mmseg"),
         "head": words("linear", "upernet"),
         "layers": count(most=64),
+        "blocks": words("last", "spread"),
         "iterations": count(),
         "batch": count(most=65_536),
         "size": count(least=16, most=4096),
         "stride": count(most=4096),
         "lr": positive(most=100),
+        "schedule": words("poly", "onecycle"),
         "warmup": count(least=0),
         "warmup_start": Allowed(least=0, most=1),
         "weight_decay": Allowed(least=0, most=100),
@@ -42,7 +44,10 @@ class ADE20K:
         "drop_path": Allowed(least=0, below=1),
         "dropout": Allowed(least=0, below=1),
         "width": count(most=4096),
-        "test": words("single", "multi"),
+        "scale_least": positive(most=64),
+        "scale_most": positive(most=64),
+        "long_side": Allowed(least=0, most=10_000),
+        "test": words("single", "multi", "larger"),
     }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
@@ -51,6 +56,10 @@ class ADE20K:
         refuse_without_maps("ade20k", card)
         if protocol.settings["stride"] > protocol.settings["size"]:
             raise BenchError("ade20k.stride is larger than ade20k.size: windows would leave pixels out")
+        if protocol.settings["scale_least"] > protocol.settings["scale_most"]:
+            raise BenchError("ade20k.scale_least is larger than ade20k.scale_most")
+        if 0 < protocol.settings["long_side"] < 1:
+            raise BenchError("ade20k.long_side is at least 1 (times the short side), or 0 for any length")
         if protocol.settings["engine"] == "mmseg":
             from suites.segmentation.published import check_installed
 

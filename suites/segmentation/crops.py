@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -17,7 +18,7 @@ from bench.data.segfolder import VOID
 from bench.dataset import DecodeError
 from bench.errors import BenchError
 
-LONG = 4
+LONG = 4.0
 """The long side may be so many times the short one: 2048 by 512."""
 TRIES = 10
 FULL = 0.75
@@ -27,13 +28,16 @@ FULL = 0.75
 class Crops:
     """``samples[i]``: (image float32 [3, S, S], standardised; labels int64 [S, S], `VOID` where nothing counts)."""
 
-    def __init__(self, dataset: Any, transform: Transform, size: int, scale: tuple[float, float]) -> None:
+    def __init__(
+        self, dataset: Any, transform: Transform, size: int, scale: tuple[float, float], long: float = LONG
+    ) -> None:
         from torchvision.transforms.v2 import RandomPhotometricDistort
 
         self.dataset = dataset
         self.transform = transform
         self.size = size
         self.scale = scale
+        self.long = long
         self.recolour = RandomPhotometricDistort()
 
     def __len__(self) -> int:
@@ -56,7 +60,7 @@ class Crops:
         return F.pad(pixels, padding), torch.from_numpy(padded)
 
     def _resized(self, image: Image.Image, mask: np.ndarray, factor: float) -> tuple[Image.Image, np.ndarray]:
-        height, width = fitted((image.height, image.width), round(self.size * factor))
+        height, width = fitted((image.height, image.width), round(self.size * factor), self.long)
         labels = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
         return F.resize(image, [height, width], InterpolationMode.BILINEAR), np.asarray(labels)
 
@@ -71,10 +75,10 @@ class Crops:
         return top, left
 
 
-def fitted(size: tuple[int, int], short: int) -> tuple[int, int]:
-    """(height, width) scaled so that the short side is ``short``, or the long side `LONG` times that where it would be
-    longer; the proportions are kept."""
-    factor = min(short / min(size), LONG * short / max(size))
+def fitted(size: tuple[int, int], short: int, long: float = LONG) -> tuple[int, int]:
+    """(height, width) scaled so that the short side is ``short``, or the long side ``long`` times that where it would
+    be longer (0: it may have any length); the proportions are kept."""
+    factor = min(short / min(size), (long or math.inf) * short / max(size))
     return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -71,31 +72,35 @@ class Maps(nn.Module):
         raise NotImplementedError
 
 
-class LastMaps(Maps):
+class FrozenMaps(Maps):
     """The frozen last ``layers``: of a plain transformer, the patch tokens of its last blocks through the final norm;
-    of any other network, maps of its pyramid."""
+    of any other network, maps of its pyramid.
 
-    def __init__(self, backbone: Backbone, layers: int, *, size: int = 0) -> None:
+    ``spread``: of a plain transformer those of four blocks from its first third on (`spread_of`), as UperNet reads.
+    """
+
+    def __init__(self, backbone: Backbone, layers: int, *, spread: bool = False, size: int = 0) -> None:
         super().__init__(backbone, frozen=True, size=size)
         card = backbone.card
         available = backbone.depth or len(card.channels)
         if layers > available:
             raise BenchError(f"'{card.name}' has {available} maps to read, and ade20k.layers asks for {layers}")
+        if spread and layers != 4:
+            raise BenchError(f"ade20k.blocks=spread reads four layers, not ade20k.layers={layers}: set one of them")
+        self.numbers = spread_of(backbone.depth) if spread else range(backbone.depth - layers, backbone.depth)
         self.layers = layers
         self.channels = [card.channels[-1]] * layers if backbone.depth else list(card.channels[-layers:])
         self.strides = [float(s) for s in ([card.strides[-1]] * layers if backbone.depth else card.strides[-layers:])]
 
     def _read(self, images: Tensor) -> list[Tensor]:
-        depth = self.backbone.depth
-        if depth:
-            return _tokens(self.backbone, images, list(range(depth - self.layers, depth)), norm=True)
+        if self.backbone.depth:
+            return _tokens(self.backbone, images, self.numbers, norm=True)
         return self.backbone.pyramid(images)[-self.layers :]
 
 
 class FourMaps(Maps):
-    """Four maps for UperNet, trained. Of a plain transformer those of four blocks at even distances, scaled by 4, 2, 1
-    and 1/2 with transposed convolutions and pooling as BEiT does; of any other network the four coarsest of its
-    pyramid."""
+    """Four maps for UperNet, trained. Of a plain transformer those of four blocks (`spread_of`), scaled by 4, 2, 1 and
+    1/2 with transposed convolutions and pooling as BEiT does; of any other network the four coarsest of its pyramid."""
 
     def __init__(self, backbone: Backbone, *, even: bool = False, size: int = 0) -> None:
         super().__init__(backbone, frozen=False, size=size, even=even)
@@ -116,9 +121,13 @@ class FourMaps(Maps):
     def _read(self, images: Tensor) -> list[Tensor]:
         if self.rescale is None:
             return self.backbone.pyramid(images)[-4:]
-        depth = self.backbone.depth
-        numbers = [max(0, depth * quarter // 4 - 1) for quarter in (1, 2, 3, 4)]
-        return _tokens(self.backbone, images, numbers, norm=False)
+        return _tokens(self.backbone, images, spread_of(self.backbone.depth), norm=False)
+
+
+def spread_of(depth: int) -> list[int]:
+    """The blocks that BEiT's, MAE's and iBOT's segmentation reads (0 the first), at a third, a half, two thirds and the
+    end of a plain transformer: 3, 5, 7 and 11 of 12, 7, 11, 15 and 23 of 24."""
+    return [max(0, depth * sixths // 6 - 1) for sixths in (2, 3, 4, 6)]
 
 
 def beside(maps: list[Tensor]) -> Tensor:
@@ -148,7 +157,7 @@ def _resize(network: Any, side: int) -> None:
         parameter.requires_grad_(grad)
 
 
-def _tokens(backbone: Backbone, images: Tensor, numbers: list[int], *, norm: bool) -> list[Tensor]:
+def _tokens(backbone: Backbone, images: Tensor, numbers: Sequence[int], *, norm: bool) -> list[Tensor]:
     """Patch tokens [B, D, h, w] of the blocks ``numbers`` (0 the first)."""
     depth, stride = backbone.depth, backbone.card.strides[-1]
     shape = (images.shape[2] // stride, images.shape[3] // stride)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.backbone import Backbone
-from suites.segmentation.maps import FourMaps, LastMaps, Maps, beside
+from suites.segmentation.maps import FourMaps, FrozenMaps, Maps, beside
 
 AUXILIARY = 0.4
 """Weight of the auxiliary head's loss."""
@@ -39,22 +39,23 @@ class Segmenter(nn.Module):
 
 
 class LinearSegmenter(Segmenter):
-    """Batch norm and a 1x1 convolution on the frozen last map, or on the last ``layers`` side by side (DINOv2, section
-    7.4)."""
+    """Batch norm and a 1x1 convolution on the frozen last map, or on ``layers`` of them side by side (DINOv2, section
+    7.4); without ``batch_norm`` the convolution alone (iBOT). Dropout comes first, as in DINOv3's head."""
 
     def __init__(
-        self, backbone: Backbone, classes: int, *, layers: int = 1, dropout: float = 0.0, size: int = 0
+        self, backbone: Backbone, classes: int, *, layers: int = 1, spread: bool = False, batch_norm: bool = True,
+        dropout: float = 0.0, size: int = 0,
     ) -> None:  # fmt: skip
-        super().__init__(LastMaps(backbone, layers, size=size))
+        super().__init__(FrozenMaps(backbone, layers, spread=spread, size=size))
         width = sum(self.maps.channels)
-        self.norm = nn.BatchNorm2d(width)
         self.dropout = nn.Dropout2d(dropout)
+        self.norm = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
         self.head = nn.Conv2d(width, classes, 1)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def _main(self, maps: list[Tensor]) -> Tensor:
-        logits: Tensor = self.head(self.dropout(self.norm(beside(maps))))
+        logits: Tensor = self.head(self.norm(self.dropout(beside(maps))))
         return F.interpolate(logits, scale_factor=self.maps.strides[0], mode="bilinear", align_corners=False)
 
 

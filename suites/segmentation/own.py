@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from suites.training.feed import Collate, Samples
     from suites.training.loop import Trained
 
-RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-"""Scales of multi-scale inference, each also mirrored."""
-SCALES = (0.5, 2.0)
-"""Training images' short sides, as parts of the crop's."""
+RATIOS = {
+    "single": (1.0,),
+    "multi": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
+    "larger": (1.0, 1.32, 1.73, 2.28, 3.0),
+}
+"""Scales that a test image is seen at; where there are several, each also mirrored."""
 
 
 @dataclass
@@ -51,9 +53,19 @@ class Job:
         return bool(self.task.settings["head"] == "linear")
 
     @property
+    def ratios(self) -> tuple[float, ...]:
+        """The scales of the test."""
+        return RATIOS[self.task.settings["test"]]
+
+    @property
     def several(self) -> bool:
         """Whether the test looks at several scales."""
-        return bool(self.task.settings["test"] == "multi")
+        return len(self.ratios) > 1
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Training images' short sides, as parts of the crop's."""
+        return self.task.settings["scale_least"], self.task.settings["scale_most"]
 
     @property
     def feature(self) -> dict[str, Any]:
@@ -84,6 +96,8 @@ class Job:
             [*parts, (nn.ModuleList([*heads, *([maps.rescale] if maps.rescale is not None else [])]), 1.0)],
             weight_decay=settings["weight_decay"],
             layer_decay=settings["layer_decay"] if parts else 1.0,
+            # The published linear heads leave nothing out.
+            undecayed=not self.linear,
         )
         return train_task(
             self.task,
@@ -92,7 +106,7 @@ class Job:
             self.samples(dataset),
             name=f"ade20k {settings['head']}",
             fingerprint=dataset.fingerprint,
-            kind="poly",
+            kind=settings["schedule"],
             start=settings["warmup_start"],
             collate=self.collate,
         )
@@ -107,6 +121,7 @@ class Job:
         assert backbone is not None
         common = {"dropout": settings["dropout"], "size": settings["size"]}
         if self.linear:
+            common |= {"spread": settings["blocks"] == "spread", "batch_norm": settings["batch_norm"]}
             return LinearSegmenter(backbone, len(self.classes), layers=settings["layers"], **common)
         network = UperNet(backbone, len(self.classes), width=settings["width"], **common)
         self.drop_paths(network.maps)
@@ -120,7 +135,8 @@ class Job:
         return network.maps, [part for name, part in network.named_children() if name != "maps"]
 
     def samples(self, dataset: Any) -> Samples:
-        return Crops(dataset, self.transform, self.task.settings["size"], SCALES)
+        settings = self.task.settings
+        return Crops(dataset, self.transform, settings["size"], self.scale, settings["long_side"])
 
     def test(self, network: Any, dataset: Any) -> Overlap:
         """The overlap of every image of ``dataset``; a handful is drawn."""
@@ -143,8 +159,8 @@ class Job:
         """Add one image to ``overlap``; its predicted classes, int [H, W]."""
         predicted = predict(
             network.logits, image, self.transform, size=self.task.settings["size"],
-            stride=self.task.settings["stride"], ratios=RATIOS if self.several else (1.0,), flip=self.several,
-            device=self.device,
+            stride=self.task.settings["stride"], ratios=self.ratios, flip=self.several,
+            long=self.task.settings["long_side"], device=self.device,
         )  # fmt: skip
         overlap.add(predicted, truth)
         return predicted

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.suite import engine_of
-from suites.segmentation.crops import LONG, image_of
-from suites.segmentation.maps import FourMaps, LastMaps, Maps, beside
+from suites.segmentation.crops import image_of
+from suites.segmentation.maps import FourMaps, FrozenMaps, Maps, beside
 from suites.segmentation.networks import AUXILIARY
-from suites.segmentation.own import RATIOS, SCALES, Job
+from suites.segmentation.own import Job
 from suites.training.feed import own_randomness
 
 if TYPE_CHECKING:
@@ -63,14 +63,15 @@ def void_of(classes: int) -> int:
 
 
 class Side(nn.Module):
-    """The neck of a linear head: maps side by side, through one batch norm."""
+    """The neck of a linear head: maps side by side, through dropout and one batch norm."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dropout: float, batch_norm: bool) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(width)
+        self.dropout = nn.Dropout2d(dropout)
+        self.norm = nn.BatchNorm2d(width) if batch_norm else nn.Identity()
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        return [self.norm(beside(maps))]
+        return [self.norm(self.dropout(beside(maps)))]
 
 
 class Learner(nn.Module):
@@ -95,14 +96,14 @@ class Learner(nn.Module):
 class Pipeline:
     """``samples[i]``: what mmsegmentation's ADE20K pipeline makes of an image and its mask."""
 
-    def __init__(self, dataset: Any, size: int) -> None:
+    def __init__(self, dataset: Any, size: int, scale: tuple[float, float], long: float) -> None:
         from mmcv.transforms import RandomResize
         from mmseg.datasets.transforms import PackSegInputs, PhotoMetricDistortion, RandomCrop, RandomFlip
 
         self.dataset = dataset
         self.void = void_of(len(dataset.classes))
         self.steps = (
-            RandomResize(scale=(LONG * size, size), ratio_range=SCALES, keep_ratio=True),
+            RandomResize(scale=_sides(size, long), ratio_range=scale, keep_ratio=True),
             RandomCrop(crop_size=(size, size), cat_max_ratio=FULL, ignore_index=self.void),
             RandomFlip(prob=0.5),
             PhotoMetricDistortion(),
@@ -166,8 +167,11 @@ class PublishedJob(Job):
                 f"mmsegmentation crops squares of ade20k.size={size} pixels, and '{backbone.card.name}' reads "
                 f"multiples of {multiple}: --set ade20k.size={max(1, round(size / multiple)) * multiple}"
             )
-        maps: Maps = LastMaps(backbone, settings["layers"], size=size) if self.linear else FourMaps(backbone, size=size)
-        if not self.linear:
+        maps: Maps
+        if self.linear:
+            maps = FrozenMaps(backbone, settings["layers"], spread=settings["blocks"] == "spread", size=size)
+        else:
+            maps = FourMaps(backbone, size=size)
             self.drop_paths(maps)
         with warnings.catch_warnings():
             # Advice on two classes and one logit: a softmax over two is what is wanted.
@@ -211,10 +215,14 @@ class PublishedJob(Job):
 
         width = sum(maps.channels)
         return {
-            "neck": {"type": Side, "width": width},
+            "neck": {
+                "type": Side, "width": width, "dropout": self.task.settings["dropout"],
+                "batch_norm": self.task.settings["batch_norm"],
+            },
             "decode_head": {
                 "type": FCNHead, "in_channels": width, "in_index": 0, "channels": width, "num_convs": 0,
-                "concat_input": False, "loss_decode": {"type": CrossEntropyLoss, "loss_weight": 1.0}, **self._common(),
+                "concat_input": False, "loss_decode": {"type": CrossEntropyLoss, "loss_weight": 1.0},
+                **self._common(), "dropout_ratio": 0.0,
             },
         }  # fmt: skip
 
@@ -232,7 +240,7 @@ class PublishedJob(Job):
         return network.segmentor.backbone, [m for name, m in network.segmentor.named_children() if name != "backbone"]
 
     def samples(self, dataset: Any) -> Samples:
-        return Pipeline(dataset, self.task.settings["size"])
+        return Pipeline(dataset, self.task.settings["size"], self.scale, self.task.settings["long_side"])
 
     @cached_property
     def metric(self) -> Any:
@@ -267,13 +275,18 @@ class PublishedJob(Job):
         from mmseg.datasets.transforms import PackSegInputs, RandomFlip
 
         size, made = self.task.settings["size"], []
-        for ratio in RATIOS if self.several else (1.0,):
-            short = round(size * ratio)
+        for ratio in self.ratios:
+            sides = _sides(round(size * ratio), self.task.settings["long_side"])
             for mirrored in (0.0, 1.0) if self.several else (0.0,):
-                found = Resize(scale=(LONG * short, short), keep_ratio=True)(described(image))
+                found = Resize(scale=sides, keep_ratio=True)(described(image))
                 with own_randomness():
                     made.append(PackSegInputs()(RandomFlip(prob=mirrored)(found)))
         return made
+
+
+def _sides(short: int, long: float) -> tuple[int, int]:
+    """(the longest that a long side may be, the short side); ``long`` 0: as mmsegmentation writes "any length"."""
+    return round(long * short) if long else 99_999_999, short
 
 
 def _config(**settings: Any) -> Any:

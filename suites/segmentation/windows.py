@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as T
 
 from bench.card import Transform
-from suites.segmentation.crops import fitted, normalised
+from suites.segmentation.crops import LONG, fitted, normalised
 
 Logits = Callable[[Tensor], Tensor]
 """[B, 3, H, W] -> [B, C, H, W]."""
@@ -56,18 +56,19 @@ def predict(
     stride: int,
     ratios: Sequence[float] = (1.0,),
     flip: bool = False,
+    long: float = LONG,
     device: torch.device,
 ) -> np.ndarray:
     """int32 [H, W]: the class of every pixel of ``image``.
 
-    The image is scaled to a short side of ``size`` times each of ``ratios`` (and mirrored where ``flip``), seen through
-    windows of ``size``, and the result scaled back. One view is decided by its logits, several by the mean of their
-    softmax.
+    The image is scaled to a short side of ``size`` times each of ``ratios``, its long side at most ``long`` times that
+    (and mirrored where ``flip``), seen through windows of ``size``, and the result scaled back. One view is decided by
+    its logits, several by the mean of their softmax.
     """
     own = (image.height, image.width)
     views = []
     for ratio in ratios:
-        scaled = T.resize(image, list(fitted(own, round(size * ratio))), InterpolationMode.BILINEAR)
+        scaled = T.resize(image, list(fitted(own, round(size * ratio), long)), InterpolationMode.BILINEAR)
         pixels = normalised(scaled, transform)[None].to(device)
         views.append(slide(logits, pixels, size, stride))
         if flip:

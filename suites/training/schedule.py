@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from bench.errors import BenchError
 
-Kind = Literal["cosine", "steps", "poly", "constant"]
+Kind = Literal["cosine", "steps", "poly", "onecycle", "constant"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,9 @@ class Schedule:
 
     ``cosine``: from ``peak`` to ``floor`` over the iterations after the warmup (MAE's ``adjust_learning_rate``).
     ``steps``: times ``gamma`` at each of ``milestones`` (iterations). ``poly``: (1 - t)^``power`` from ``peak`` to
-    ``floor`` over the iterations after the warmup (mmsegmentation's). ``constant``: ``peak``.
+    ``floor`` over the iterations after the warmup (mmsegmentation's). ``onecycle``: a cosine over all iterations that
+    the warmup multiplies by a line, then the cosine alone, one step behind the iterations (DINOv3's WarmupOneCycleLR
+    as its segmentation sets and steps it). ``constant``: ``peak``.
     """
 
     kind: Kind
@@ -32,8 +34,8 @@ class Schedule:
     power: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("cosine", "steps", "poly", "constant"):
-            raise BenchError(f"a schedule is cosine, steps, poly or constant, not '{self.kind}'")
+        if self.kind not in get_args(Kind):
+            raise BenchError(f"a schedule is {', '.join(get_args(Kind)[:-1])} or constant, not '{self.kind}'")
         if not self.peak > 0 or self.warmup < 0 or self.iterations < 1:
             raise BenchError(
                 f"a schedule needs a learning rate above 0 and no negative warmup, not {self.peak} and {self.warmup}"
@@ -41,6 +43,8 @@ class Schedule:
 
     def rate(self, iteration: int) -> float:
         """The learning rate while iteration ``iteration`` (from 0) runs."""
+        if self.kind == "onecycle":
+            return self._onecycle(max(0, iteration - 1))
         if iteration < self.warmup:
             return self.start + (self.peak - self.start) * iteration / self.warmup
         if self.kind == "constant":
@@ -50,3 +54,8 @@ class Schedule:
         done = min(1.0, (iteration - self.warmup) / max(1, self.iterations - self.warmup))
         left = (1 + math.cos(math.pi * done)) / 2 if self.kind == "cosine" else (1 - done) ** self.power
         return self.floor + (self.peak - self.floor) * left
+
+    def _onecycle(self, step: int) -> float:
+        if step < self.warmup:
+            return (self.start + (self.peak - self.start) * step / self.warmup) * (1 - step / self.iterations)
+        return self.floor + (self.peak - self.floor) * (1 + math.cos(math.pi * (step + 1) / self.iterations)) / 2

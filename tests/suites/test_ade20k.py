@@ -23,6 +23,7 @@ from bench.errors import BenchError
 from bench.ledger import Ledger
 from bench.progress import Progress
 from suites.segmentation.crops import Crops, fitted
+from suites.segmentation.maps import FourMaps, FrozenMaps, spread_of
 from suites.segmentation.networks import LinearSegmenter, UperNet, loss_of
 from suites.segmentation.windows import predict, slide
 
@@ -86,6 +87,8 @@ def test_scaled_sizes():
     assert fitted((100, 50), 512) == (1024, 512)
     # 4 to 1 at most: the long side decides.
     assert fitted((1000, 100), 512) == (2048, 205)
+    # DINOv2's multi-scale and DINOv3's heads: any length.
+    assert fitted((1000, 100), 512, 0) == (5120, 512)
 
 
 def test_crops_keep_image_and_mask_together(shapes):
@@ -170,6 +173,69 @@ def test_a_beit_is_trained_and_tested_through_windows(shapes):
     for settings in ({"head": "upernet"}, {"head": "linear", "test": "multi"}):
         assert ran(shapes, backbone, **settings, batch=2, iterations=1).measurements[0].metric == "miou"
     assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+def test_blocks_are_those_that_the_published_configurations_name():
+    assert spread_of(12) == [3, 5, 7, 11]
+    assert spread_of(24) == [7, 11, 15, 23]
+    assert spread_of(3) == [0, 0, 1, 2]
+    backbone = tiny("test_vit")
+    assert backbone.depth == 6
+    images = torch.randn(2, 3, 32, 32)
+    for maps, numbers, norm in (
+        (FrozenMaps(backbone, 4), [2, 3, 4, 5], True),
+        (FrozenMaps(backbone, 4, spread=True), [1, 2, 3, 5], True),
+        (FourMaps(backbone), [1, 2, 3, 5], False),
+    ):
+        if maps.rescale is not None:
+            maps.rescale = nn.ModuleList([nn.Identity() for _ in range(4)])
+        found = maps(images)
+        seen = []
+        tokens = maps.trunk._pos_embed(maps.trunk.patch_embed(images))
+        for block in maps.trunk.blocks:
+            seen.append(tokens := block(tokens))
+        for number, one in zip(numbers, found, strict=True):
+            tokens = maps.trunk.norm(seen[number]) if norm else seen[number]
+            torch.testing.assert_close(one.flatten(2).transpose(1, 2), tokens[:, 1:], msg=str(number))
+
+
+def test_the_linear_heads_are_the_published_ones():
+    """Dropout before the norm (DINOv3), no norm (iBOT)."""
+    backbone = tiny("test_vit")
+    batch = torch.randn(4, 3, 64, 64), torch.randint(0, 4, (4, 64, 64))
+    ibot = LinearSegmenter(backbone, 4, layers=4, spread=True, batch_norm=False)
+    assert [name for name, _ in ibot.named_parameters() if not name.startswith("maps.")] == ["head.weight", "head.bias"]
+    network = LinearSegmenter(backbone, 4, dropout=0.5)
+    maps = network.maps(batch[0])
+    torch.manual_seed(0)
+    dropped = nn.functional.dropout2d(maps[0], 0.5)
+    expected = network.head(nn.BatchNorm2d(maps[0].shape[1])(dropped))
+    torch.manual_seed(0)
+    found = network._main(maps)
+    torch.testing.assert_close(found, nn.functional.interpolate(expected, found.shape[2:], mode="bilinear"))
+
+
+@pytest.mark.parametrize("protocol", ["linear", "linear-ms", "ibot-linear", "dinov3-linear", "own-upernet-160k"])
+def test_every_card_runs(shapes, protocol):
+    made = []
+
+    def optimiser(groups, **options):
+        made.append([{key: value for key, value in group.items() if key != "params"} for group in groups])
+        return torch.optim.SGD(groups, lr=options["lr"])
+
+    backbone = tiny("test_vit")
+    options = {**QUICK, "ade20k.size": 32, "ade20k.stride": 24, "ade20k.iterations": 2, "ade20k.batch": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "AdamW", optimiser)
+        record = bench.run(
+            backbone, ["ade20k"], f"segfolder:{shapes}", protocols={"ade20k": protocol}, settings=options, workers=0
+        )
+    assert record.measurements[0].protocol.startswith(f"ade20k/{protocol}@")
+    decays = {group["weight_decay"] for group in made[0]}
+    assert decays == {
+        "linear": {1e-4}, "linear-ms": {1e-4}, "ibot-linear": {0.05}, "dinov3-linear": {1e-3},
+        "own-upernet-160k": {0.0, 0.05},
+    }[protocol]  # fmt: skip
 
 
 def test_pixels_that_count_nowhere_add_nothing():
@@ -284,6 +350,12 @@ def test_a_batch_larger_than_the_data_shrinks_and_several_scales_run(shapes):
 def test_refusals(shapes, tmp_path, features_dir):
     with pytest.raises(BenchError, match=r"ade20k.stride is larger than ade20k.size"):
         ran(shapes, stride=65)
+    with pytest.raises(BenchError, match=r"ade20k.scale_least is larger than ade20k.scale_most"):
+        ran(shapes, scale_least=3.0)
+    with pytest.raises(BenchError, match=r"ade20k.long_side is at least 1 .* or 0 for any length"):
+        ran(shapes, long_side=0.5)
+    with pytest.raises(BenchError, match=r"ade20k.blocks=spread reads four layers, not ade20k.layers=1"):
+        ran(shapes, blocks="spread")
     with pytest.raises(BenchError, match=r"has 4 maps to read, and ade20k.layers asks for 9"):
         ran(shapes, layers=9)
     with pytest.raises(BenchError, match="needs masks of class numbers, and demo has none: give --data segfolder:PATH"):

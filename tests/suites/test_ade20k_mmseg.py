@@ -42,7 +42,8 @@ class Settings:
         self.backbone, self.card, self.device, self.files, self.seed = backbone, backbone.card, "cpu", {}, 0
         self.settings = {
             "head": "linear", "layers": 2, "size": 64, "stride": 40, "dropout": 0.0, "width": 16, "test": "single",
-            "drop_path": 0.0, **settings,
+            "drop_path": 0.0, "blocks": "last", "batch_norm": True, "scale_least": 0.5, "scale_most": 2.0,
+            "long_side": 4.0, **settings,
         }  # fmt: skip
 
 
@@ -125,7 +126,7 @@ def mmseg_samples(labels):
 def test_samples_are_the_pipelines_and_keep_image_and_mask_together(mmseg, shapes):
     from suites.training.feed import seed_all
 
-    pipeline = published.Pipeline(open_data(f"segfolder:{shapes}").train, 48)
+    pipeline = published.Pipeline(open_data(f"segfolder:{shapes}").train, 48, (0.5, 2.0), 4.0)
     red = 0
     for seed in range(6):
         seed_all(seed)
@@ -147,11 +148,11 @@ def test_samples_are_the_pipelines_and_keep_image_and_mask_together(mmseg, shape
 def test_runs_of_both_heads_are_whole(mmseg, shapes, tmp_path, head, name, capsys):
     backbone = tiny(name)
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
-    record = ran(shapes, backbone, runs=tmp_path / "runs", head=head, layers=2)
+    record = ran(shapes, backbone, runs=tmp_path / "runs", head=head, layers=2, blocks="last")
     found = {m.metric: m for m in record.measurements}
     assert set(found) == {"miou", "macc", "pixel_acc"}
     assert found["miou"].engine.name.startswith("mmseg+onedl-mmcv 2")
-    assert found["miou"].protocol.startswith("ade20k/upernet-160k@1+")
+    assert found["miou"].protocol.startswith("ade20k/upernet-160k@2+")
     terms = set(found["miou"].details["curve"][-1]) - {"iteration", "epoch", "lr"}
     assert terms == {"decode.loss_ce"} | ({"aux.loss_ce"} if head == "upernet" else set())
     assert Ledger(tmp_path / "runs").check() == []
@@ -162,23 +163,26 @@ def test_runs_of_both_heads_are_whole(mmseg, shapes, tmp_path, head, name, capsy
     assert sum(path.endswith(".png") for path in record.artifacts) == 4
     assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
     assert capsys.readouterr().out == ""
-    again = ran(shapes, backbone, head=head, layers=2)
+    again = ran(shapes, backbone, head=head, layers=2, blocks="last")
     assert [m.value for m in again.measurements] == [m.value for m in record.measurements]
 
 
 def test_beits_relative_positions_are_made_for_the_windows(mmseg, shapes):
     backbone = tiny_beit(8)
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
-    for settings in ({"head": "upernet", "test": "multi"}, {"head": "linear", "layers": 2}):
+    for settings in ({"head": "upernet", "test": "multi"}, {"head": "linear", "layers": 2, "blocks": "last"}):
         assert ran(shapes, backbone, **settings, iterations=1).measurements[0].metric == "miou"
     assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
 
 
 def test_several_scales_and_half_precision_run(mmseg, shapes):
-    record = ran(shapes, head="linear", layers=2, test="multi", iterations=2)
+    record = ran(shapes, head="linear", layers=2, blocks="last", test="multi", iterations=2)
     assert "+test=multi" in record.measurements[0].protocol
     # The card's own precision.
-    assert ran(shapes, head="linear", layers=2, precision="auto", iterations=1).measurements[0].precision == "fp16"
+    assert (
+        ran(shapes, head="linear", layers=2, blocks="last", precision="auto", iterations=1).measurements[0].precision
+        == "fp16"
+    )
 
 
 @pytest.mark.slow
@@ -192,6 +196,31 @@ def test_two_processes_share_every_batch(mmseg, shapes, monkeypatch):
     assert mine["training"] == {**theirs["training"], "processes": 2, "images_at_once": 3}
     for a, b in zip(mine["curve"], theirs["curve"], strict=True):
         assert a["decode.loss_ce"] == pytest.approx(b["decode.loss_ce"], rel=1e-2)
+
+
+@pytest.mark.parametrize("protocol", ["linear-ms", "ibot-linear", "dinov3-linear"])
+def test_the_frozen_heads_are_ours_by_the_other_engine(mmseg, shapes, protocol):
+    """Their parts, of equal weights: the same logits."""
+    from bench.protocol import get
+
+    backbone = tiny("test_vit")
+    card = get("ade20k", protocol).settings | {"size": 64, "stride": 40, "engine": "mmseg"}
+    learner = job(backbone, **card).network()
+    head, neck = learner.segmentor.decode_head, learner.segmentor.neck
+    mine = LinearSegmenter(
+        backbone, 4, layers=card["layers"], spread=card["blocks"] == "spread", batch_norm=card["batch_norm"],
+        dropout=card["dropout"],
+    )  # fmt: skip
+    mine.head.load_state_dict(head.conv_seg.state_dict())
+    mine.norm.load_state_dict(neck.norm.state_dict())
+    assert (neck.dropout.p, head.dropout_ratio) == (card["dropout"], 0.0)
+    images, labels = torch.randn(2, 3, 64, 64), torch.randint(-1, 4, (2, 64, 64))
+    torch.manual_seed(0)
+    losses = learner.segmentor(images, mmseg_samples(labels), mode="loss")
+    torch.manual_seed(0)
+    torch.testing.assert_close(losses["decode.loss_ce"], loss_of(mine.logits(images), labels))
+    settings = {"engine": "mmseg", "iterations": 1, "batch": 2}
+    assert ran(shapes, backbone, protocol, **settings).measurements[0].metric == "miou"
 
 
 def test_a_crop_that_the_network_cannot_read_is_refused(mmseg, shapes):

@@ -1,5 +1,6 @@
 """The training loop: exact resume, accumulation, ranks, schedules, refusals."""
 
+import math
 import os
 import random
 import signal
@@ -235,6 +236,19 @@ def test_schedules_are_the_published_ones():
     assert Schedule("constant", 0.3, iterations=5).rate(4) == 0.3
 
 
+def test_onecycle_is_dinov3_s():
+    """40 000 iterations, warmup 1 500 from 1e-6 of the peak: values worked out from its code by hand. It is not stepped
+    after the first iteration."""
+    ours = Schedule("onecycle", 1e-3, iterations=40_000, warmup=1500, start=1e-9)
+    assert ours.rate(0) == ours.rate(1) == 1e-9
+    assert ours.rate(751) == pytest.approx((1e-9 + (1e-3 - 1e-9) / 2) * (1 - 750 / 40_000))
+    assert ours.rate(1500) == pytest.approx(1e-3 * (1e-6 + (1 - 1e-6) * 1499 / 1500) * (1 - 1499 / 40_000))
+    assert ours.rate(1501) == pytest.approx(5e-4 * (1 + math.cos(math.pi * 1501 / 40_000)))
+    assert ours.rate(20_000) == pytest.approx(5e-4)
+    # The last iteration: one step behind, one ahead in the cosine.
+    assert ours.rate(39_999) == pytest.approx(5e-4 * (1 + math.cos(math.pi * 39_999 / 40_000)), abs=1e-12)
+
+
 @pytest.mark.parametrize(("change", "words"), [
     ({"batch": 0}, "batch 0"), ({"iterations": 0}, "iterations 0"), ({"batch": 1}, "two images or more"),
     ({"schedule": Schedule("constant", 1e18, iterations=12)}, "lower the learning rate"),
@@ -242,7 +256,7 @@ def test_schedules_are_the_published_ones():
 def test_refusals_are_one_sentence(change, words):
     with pytest.raises(BenchError, match=words):
         run(**change)
-    with pytest.raises(BenchError, match="cosine, steps, poly or constant"):
+    with pytest.raises(BenchError, match="cosine, steps, poly, onecycle or constant"):
         Schedule("linear", 0.1, iterations=3)
 
 
