@@ -43,9 +43,9 @@ def mcnemar(gained: int, lost: int) -> tuple[float, float]:
     if total == 0:
         return 1.0, 1.0
     exact = min(1.0, 2 * float(binom.cdf(fewer, total, 0.5)))
-    # The tie in the middle counts its own probability once, not half of it twice.
-    mid = 1.0 - float(binom.pmf(fewer, total, 0.5)) if gained == lost else exact - float(binom.pmf(fewer, total, 0.5))
-    return exact, mid
+    observed = float(binom.pmf(fewer, total, 0.5))
+    # Half of what was observed is taken off either tail; in the middle both tails share it, so half of it goes once.
+    return exact, 1.0 - observed / 2 if gained == lost else exact - observed
 
 
 def standard_error(differences: np.ndarray) -> float:

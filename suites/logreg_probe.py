@@ -8,6 +8,7 @@ import numpy as np
 
 from bench.errors import BenchError
 from bench.options import EXPONENT, SHARE, Allowed, count, positive, words
+from bench.stats import mean_per_class
 from suites.validation import holdout
 
 if TYPE_CHECKING:
@@ -47,11 +48,12 @@ def grid_of(settings: dict[str, Any]) -> list[float]:
 
 
 def probe(
-    task: Task, labels: Labels, x: np.ndarray, held: np.ndarray | None = None
+    task: Task, labels: Labels, x: np.ndarray, held: np.ndarray | None = None, metric: str = "top1"
 ) -> tuple[float, list[dict[str, Any]], Fit]:
     """(chosen C, the swept path, the fit on all of train at that C).
 
-    ``held`` bool [N]: the part of train to choose on; None: drawn as the card says.
+    ``held`` bool [N]: the part of train to choose on; None: drawn as the card says. ``metric``: what it is chosen by,
+    ``top1`` or ``mean_per_class``.
     """
     from suites.logreg_path import Path
 
@@ -59,6 +61,7 @@ def probe(
     grid = grid_of(settings)
     path: list[dict[str, Any]] = []
     fits: dict[float, Fit] = {}
+    named = f"holdout_{metric}"
     if len(grid) > 1 or settings["C"] is None:
         if held is None:
             held = holdout(labels.train, settings["holdout"], task.seed, stratified=settings["split"] == "stratified")
@@ -68,21 +71,19 @@ def probe(
         with task.progress.stage("logistic path", None if halving else len(grid), "penalties") as stage:
 
             def note(fit: Fit) -> None:
-                accuracy = 100 * float((fit.logits(held_x).argmax(axis=1) == held_y).mean())
-                path.append(
-                    {"C": fit.C, "holdout_top1": accuracy, "iterations": fit.iterations, "converged": fit.converged}
-                )
+                score = _score(fit.logits(held_x).argmax(axis=1) == held_y, held_y, metric)
+                path.append({"C": fit.C, named: score, "iterations": fit.iterations, "converged": fit.converged})
                 fits[fit.C] = fit
                 stage.advance()
 
             limits = {"each": note, "tol": settings["path_tol"], "max_iter": settings["max_iter"]}
             if halving:
-                _halve(inner, grid, fits, path, limits)
+                _halve(inner, grid, fits, path, limits, named)
             else:
                 inner.fit(grid, **limits)
         path.sort(key=lambda point: float(point["C"]))
-        best = max(point["holdout_top1"] for point in path)
-        chosen = next(point["C"] for point in path if point["holdout_top1"] == best)
+        best = max(point[named] for point in path)
+        chosen = next(point["C"] for point in path if point[named] == best)
     else:
         chosen = grid[0]
     with task.progress.stage("logistic refit", 1, "fit") as stage:
@@ -92,8 +93,20 @@ def probe(
     return chosen, path, fit
 
 
+def _score(right: np.ndarray, y: np.ndarray, metric: str) -> float:
+    """Percent right, of the samples or (``mean_per_class``) the mean over the classes that have any."""
+    if metric == "mean_per_class":
+        return 100 * mean_per_class(np.bincount(y, weights=right), np.bincount(y))
+    return 100 * float(right.mean())
+
+
 def _halve(
-    inner: Path, grid: list[float], fits: dict[float, Fit], path: list[dict[str, Any]], limits: dict[str, Any]
+    inner: Path,
+    grid: list[float],
+    fits: dict[float, Fit],
+    path: list[dict[str, Any]],
+    limits: dict[str, Any],
+    named: str,
 ) -> None:
     """CLIP's search: about seven penalties over the whole grid, then those half as far around the best, and so on."""
     step = 2 ** max(0, int(np.log2(max(len(grid) - 1, 1) / 6)))
@@ -102,7 +115,7 @@ def _halve(
         for c in (grid[i] for i in wanted if 0 <= i < len(grid) and grid[i] not in fits):
             near = min(fits, key=lambda other: abs(np.log(other / c)), default=None)
             inner.fit([c], start=None if near is None else fits[near], **limits)
-        best = max(path, key=lambda point: (point["holdout_top1"], -point["C"]))
+        best = max(path, key=lambda point: (point[named], -point["C"]))
         if step == 1:
             return
         step //= 2

@@ -37,6 +37,8 @@ def test_mcnemar_known_answer() -> None:
     assert mid == pytest.approx(0.01133, abs=5e-6)
     assert mcnemar(10, 25) == (exact, mid)
     assert mcnemar(0, 0) == (1.0, 1.0)
+    # Of 4 discordant pairs 2 : 2, the middle has probability 6/16 (Fagerland et al. 2013, additional file 1).
+    assert mcnemar(2, 2) == (1.0, pytest.approx(1 - 3 / 16))
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
@@ -44,7 +46,12 @@ def test_mcnemar_is_the_binomial_test(gained: int, lost: int) -> None:
     exact, mid = mcnemar(gained, lost)
     if gained + lost:
         assert exact == pytest.approx(reference.binomtest(gained, gained + lost).pvalue, rel=1e-9)
-    assert 0 < mid <= exact <= 1 or gained == lost
+    assert 0 < mid <= exact <= 1
+    # The mid-p value: what is less likely than the outcome, and half of what is as likely.
+    k = np.arange(gained + lost + 1)
+    p = reference.binom.pmf(k, gained + lost, 0.5)
+    off = np.abs(2 * k - gained - lost)
+    assert mid == pytest.approx(p[off > abs(gained - lost)].sum() + p[off == abs(gained - lost)].sum() / 2) or not k[-1]
 
 
 def test_standard_error_is_the_protocols() -> None:

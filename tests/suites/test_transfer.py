@@ -168,14 +168,51 @@ def test_the_penalty_is_chosen_on_the_published_validation_part(monkeypatch):
     assert probed(monkeypatch, "top1")[0][0].details["chosen_on"] == "hold-out"
 
 
-def test_a_validation_part_that_holds_a_whole_class_cannot_choose():
+def test_a_class_that_only_the_published_validation_part_shows_is_no_reason_to_draw_another():
     data = feature_set(np.eye(4), [0, 0, 1, 2])
-    data.validation = np.array([False, True, False, True])
-    assert validation_of(data) is None
-    data.validation = np.array([False, True, False, False])
-    assert validation_of(data).tolist() == [False, True, False, False]
+    for held in ([False, False, False, True], [False, True, False, False]):
+        data.validation = np.array(held)
+        assert validation_of(data).tolist() == held
+    for held in ([False, False, True, True], [True] * 4, [False] * 4):
+        data.validation = np.array(held)
+        assert validation_of(data) is None, "a single class, or nothing, is left to learn from or to choose on"
     made = task("transfer", (np.eye(8), np.arange(8) % 2), clusters())
     assert held_of(made, made.data["train"]).sum() > 0
+
+
+def test_its_samples_of_that_class_are_wrong_for_every_penalty(monkeypatch):
+    x, y = clusters(0, 160, 4)
+    held = (np.arange(160) >= 120) | (y == 3)
+    found, _ = probed(monkeypatch, "top1", held)
+    details = found[0].details
+    assert details["chosen_on"] == "published validation part"
+    for point in details["path"][:2]:
+        model = LogisticRegression(C=point["C"], max_iter=2000, tol=1e-8).fit(x[~held], y[~held])
+        right = 100 * (model.predict(x[held]) == y[held]).mean()
+        assert point["holdout_top1"] == pytest.approx(right, abs=1.5)
+        assert point["holdout_top1"] <= 100 * (y[held] != 3).mean()
+
+
+def test_the_penalty_is_chosen_by_the_metric_of_the_table(monkeypatch):
+    rng = np.random.default_rng(3)
+    # A large class and two small ones that overlap with it: a strong penalty answers the large one throughout.
+    y = np.array([0] * 140 + [1] * 10 + [2] * 10)[rng.permutation(160)]
+    x = (np.eye(3)[y] * 2.0 + rng.standard_normal((160, 3))).astype(np.float32)
+    held = np.arange(160) % 2 == 0
+    monkeypatch.setitem(transfer_sets.SETS, "pets", Set("mean_per_class", 160, 160))
+    made = task("transfer", (x, y), (x, y), sets="pets", points=9)
+    made.source = "pets"
+    made.data["train"].validation = held
+    details = next(iter(Transfer().evaluate(made))).details
+    by_class, by_sample = {}, {}
+    for point in details["path"]:
+        model = LogisticRegression(C=point["C"], max_iter=5000, tol=1e-9).fit(x[~held], y[~held])
+        right = model.predict(x[held]) == y[held]
+        by_class[point["C"]] = np.mean([right[y[held] == c].mean() for c in range(3)])
+        by_sample[point["C"]] = right.mean()
+        assert point["holdout_mean_per_class"] == pytest.approx(100 * by_class[point["C"]], abs=1e-6)
+    assert details["chosen"] == min(c for c, v in by_class.items() if v == max(by_class.values()))
+    assert by_class[details["chosen"]] > by_class[max(by_sample, key=lambda c: (by_sample[c], -c))]
 
 
 def test_one_vs_rest_is_scikit_learns_binary_regression():
