@@ -42,13 +42,26 @@ class Recipe:
     warmup: int = 0
     """Iterations of linear warm-up, before the cosine."""
     lars: bool = False
+    """LARS as MAE and MoCo v3 have it: weights alone."""
+    larc: bool = False
+    """apex's LARC without clipping (SimSiam): weights and biases alike."""
     batchnorm: bool = False
-    """Affine-free batch normalisation of the feature before the heads (MAE), its running statistics at test."""
+    """Batch normalisation of the feature before the heads (MAE), its running statistics at test."""
+    affine: str = ""
+    """Empty: the normalisation learns nothing (epsilon 1e-6). ``free``, ``decayed``: each head learns a gain and a
+    shift of it (epsilon 1e-5), without or with weight decay (VISSL)."""
+    init: str = "normal"
+    """Where heads begin: see `beginning`."""
+    end: float | None = None
+    """The share of the rate that the last step of a cosine by iteration has (lightly); None: 0, one step later."""
 
     def factor(self, step: int) -> float:
         """What the learning rates are multiplied with at ``step`` (from 0)."""
         if step < self.warmup:
             return step / self.warmup
+        if self.end is not None:
+            done = min((step - self.warmup) / max(self.iterations - self.warmup - 1, 1), 1.0)
+            return self.end + (1 - self.end) * 0.5 * (1 + math.cos(math.pi * done))
         done = (step - self.warmup) / max(self.iterations - self.warmup, 1)
         if self.schedule == "steps":
             return float(0.1 ** sum(done >= share for share in self.milestones))
@@ -84,11 +97,43 @@ def lars_update(weight: Tensor, gradient: Tensor, weight_decay: Tensor | float, 
     return gradient * ratio[:, None, None]
 
 
+def larc_update(value: Tensor, gradient: Tensor, weight_decay: Tensor, trust: float = 0.001) -> Tensor:
+    """What apex's LARC makes of the gradient [H, ...]: decayed and times trust |v| / (|g| + decay |v| + 1e-8).
+
+    Where a head's norm of either is 0 (a bias at its beginning) it is the gradient itself, not even decayed.
+    """
+    v, g = value.flatten(1).norm(dim=1), gradient.flatten(1).norm(dim=1)
+    rate = trust * v / (g + v * weight_decay + 1e-8)
+    decayed = gradient + _each(weight_decay, value) * value
+    return torch.where(_each((v > 0) & (g > 0), value), decayed * _each(rate, value), gradient)
+
+
+def beginning(init: str, classes: int, d: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(weight float32 [K, D], bias [K]) of heads that have learnt nothing.
+
+    ``normal`` N(0, 0.01) and biases of 0 (MoCo and most after it); ``zero`` (SimCLR's README); ``uniform`` in
+    1 / sqrt(D), biases too (PyTorch's linear layer: lightly, VISSL); ``lecun`` N(0, 1 / D) cut at two deviations
+    (Haiku's linear layer: BYOL).
+    """
+    bias = torch.zeros(classes)
+    if init == "normal":
+        return torch.randn(classes, d, generator=generator) * 0.01, bias
+    weight = torch.zeros(classes, d)
+    if init == "uniform":
+        reach = d**-0.5
+        weight.uniform_(-reach, reach, generator=generator)
+        bias.uniform_(-reach, reach, generator=generator)
+    elif init == "lecun":
+        deviation = d**-0.5
+        torch.nn.init.trunc_normal_(weight, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator)
+    return weight, bias
+
+
 class Group:
     """Heads that read one feature, float32 [H, K, D], and how they advance."""
 
-    def __init__(self, weight: Tensor, recipe: Recipe) -> None:
-        """``weight`` float32 [K, D]: where every head begins."""
+    def __init__(self, weight: Tensor, recipe: Recipe, bias: Tensor | None = None) -> None:
+        """``weight`` float32 [K, D], ``bias`` [K] (None: 0): where every head begins."""
         device, h = weight.device, len(recipe.rates)
         classes, d = weight.shape
         self.recipe = recipe
@@ -97,11 +142,17 @@ class Group:
         self.decays = torch.tensor(decay, dtype=torch.float32, device=device)
         self.decaying = any(decay)
         self.weight = weight.repeat(h, 1, 1)
-        self.bias = torch.zeros(h, classes, device=device)
-        self.moments = [(torch.zeros_like(self.weight), torch.zeros_like(self.bias))]
-        if recipe.optimiser == "adamw":
-            self.moments.append((torch.zeros_like(self.weight), torch.zeros_like(self.bias)))
+        self.bias = torch.zeros(h, classes, device=device) if bias is None else bias.repeat(h, 1)
+        self.values = [self.weight, self.bias]
+        if recipe.affine:
+            # The normalisation's gain and shift, of every head its own.
+            self.values += [torch.ones(h, d, device=device), torch.zeros(h, d, device=device)]
+        orders = 2 if recipe.optimiser == "adamw" else 1
+        self.moments: list[tuple[Tensor, ...]] = [
+            tuple(torch.zeros_like(value) for value in self.values) for _ in range(orders)
+        ]
         self.mean, self.variance = torch.zeros(d, device=device), torch.ones(d, device=device)
+        self.epsilon = 1e-5 if recipe.affine else 1e-6
         self.columns = torch.arange(recipe.batch, device=device)
         self.step = 0
 
@@ -115,11 +166,16 @@ class Group:
         h, classes, d = self.weight.shape
         if recipe.batchnorm:
             var, mu = torch.var_mean(z, dim=0, correction=0)
-            z = (z - mu) / torch.sqrt(var + 1e-6)
+            z = (z - mu) / torch.sqrt(var + self.epsilon)
             unbiased = var * (len(z) / max(len(z) - 1, 1))
             self.mean, self.variance = 0.9 * self.mean + 0.1 * mu, 0.9 * self.variance + 0.1 * unbiased
         # One product for all heads: [H K, D] x [D, B]. Samples innermost: softmax is then fast for few classes too.
-        logits = torch.addmm(self.bias.view(-1, 1), self.weight.flatten(0, 1), z.T).view(h, classes, len(z))
+        if recipe.affine:
+            gain, shift = self.values[2:]
+            seen = z * gain[:, None] + shift[:, None]
+            logits = torch.baddbmm(self.bias[:, :, None], self.weight, seen.transpose(1, 2))
+        else:
+            logits = torch.addmm(self.bias.view(-1, 1), self.weight.flatten(0, 1), z.T).view(h, classes, len(z))
         if targets.ndim == 1:
             slope = torch.softmax(logits, dim=1)
             slope[:, targets, self.columns] -= 1
@@ -127,27 +183,33 @@ class Group:
         else:
             slope = (torch.sigmoid(logits) - (targets.T > 0).to(logits.dtype)) * (targets.T != 0)
             slope /= targets.numel()
-        grad_w = (slope.flatten(0, 1) @ z).view(h, classes, d)
-        grad_b = slope.sum(dim=2)
+        if recipe.affine:
+            back = slope.transpose(1, 2) @ self.weight
+            grads = [slope @ seen, slope.sum(dim=2), (back * z).sum(dim=1), back.sum(dim=1)]
+        else:
+            grads = [(slope.flatten(0, 1) @ z).view(h, classes, d), slope.sum(dim=2)]
         now = self.rates * recipe.factor(self.step)
         self.step += 1
         if recipe.optimiser == "adamw":
-            self._adamw(now, (grad_w, grad_b))
+            self._adamw(now, grads)
             return
         if recipe.lars:
-            grad_w = lars_update(self.weight, grad_w, self.decays[:, None, None])
+            grads[0] = lars_update(self.weight, grads[0], self.decays[:, None, None])
+        elif recipe.larc:
+            grads = [larc_update(v, g, self.decays) for v, g in zip(self.values, grads, strict=True)]
         elif self.decaying:
-            grad_w = grad_w + self.decays[:, None, None] * self.weight
-            grad_b = grad_b + self.decays[:, None] * self.bias
-        for value, speed, grad in zip((self.weight, self.bias), self.moments[0], (grad_w, grad_b), strict=True):
+            decayed = 4 if recipe.affine == "decayed" else 2
+            for place, value in enumerate(self.values[:decayed]):
+                grads[place] = grads[place] + _each(self.decays, value) * value
+        for value, speed, grad in zip(self.values, self.moments[0], grads, strict=True):
             # One pass over memory each: for many classes they cost as much as the products.
             torch.add(grad, speed, alpha=recipe.momentum, out=speed)
             moved = torch.add(grad, speed, alpha=recipe.momentum) if recipe.nesterov else speed
             value.addcmul_(moved, _each(now, value), value=-1)
 
-    def _adamw(self, now: Tensor, grads: tuple[Tensor, Tensor]) -> None:
+    def _adamw(self, now: Tensor, grads: Sequence[Tensor]) -> None:
         """Loshchilov & Hutter 2019, as torch.optim.AdamW has it (epsilon 1e-8)."""
-        for value, first, second, grad in zip((self.weight, self.bias), *self.moments, grads, strict=True):
+        for value, first, second, grad in zip(self.values, *self.moments, grads, strict=True):
             value.mul_(1 - _each(now * self.decays, value))
             first.mul_(0.9).add_(grad, alpha=0.1)
             second.mul_(0.999).addcmul_(grad, grad, value=0.001)
@@ -156,7 +218,7 @@ class Group:
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs to go on from here."""
-        tensors = [self.weight, self.bias, *(t for pair in self.moments for t in pair), self.mean, self.variance]
+        tensors = [*self.values, *(t for moment in self.moments for t in moment), self.mean, self.variance]
         return {"tensors": tensors, "step": self.step}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -164,8 +226,11 @@ class Group:
         mine = self.state()["tensors"]
         if [t.shape for t in mine] != [t.shape for t in state["tensors"]]:
             raise ValueError("the state of other heads")
-        self.weight, self.bias, *between, self.mean, self.variance = (t.to(self.weight) for t in state["tensors"])
-        self.moments = list(zip(between[::2], between[1::2], strict=True))
+        *tensors, self.mean, self.variance = (t.to(self.weight) for t in state["tensors"])
+        count = len(self.values)
+        self.values, *moments = (tensors[at : at + count] for at in range(0, len(tensors), count))
+        self.moments = [tuple(moment) for moment in moments]
+        self.weight, self.bias = self.values[:2]
         self.step = int(state["step"])
 
     def heads(self) -> Heads:
@@ -173,8 +238,14 @@ class Group:
         seen = self.recipe.batchnorm
         if seen and not torch.isfinite(self.variance).all():
             raise BenchError("the features are too large for their variance to be a number: divide them by a constant")
-        scale = 1 / torch.sqrt(self.variance + 1e-6) if seen else torch.ones_like(self.variance)
-        return Heads(self.weight, self.bias, self.mean, scale)
+        scale = 1 / torch.sqrt(self.variance + self.epsilon) if seen else torch.ones_like(self.variance)
+        weight, bias = self.weight, self.bias
+        if self.recipe.affine:
+            # A gain and a shift of the feature are those of the linear layer behind them.
+            gain, shift = self.values[2:]
+            bias = bias + (weight * shift[:, None]).sum(dim=2)
+            weight = weight * gain[:, None]
+        return Heads(weight, bias, self.mean, scale)
 
 
 def _each(by_head: Tensor, value: Tensor) -> Tensor:
@@ -194,8 +265,8 @@ def learn(
     """All heads of ``recipe.rates`` on ``x`` float32 [N, D], ``y`` int64 [N] or, of samples with several labels, [N, K]
     of 1 (present), -1 (absent) and 0 (not judged); the same bits for the same seed on a CPU.
 
-    Weights begin as N(0, 0.01), alike in every head, biases at 0. Batches are drawn without replacement, epoch by
-    epoch, the last one of an epoch filled from the next: every step sees ``recipe.batch`` samples.
+    All heads begin alike. Batches are drawn without replacement, epoch by epoch, the last one of an epoch filled from
+    the next: every step sees ``recipe.batch`` samples.
     """
     generator = torch.Generator().manual_seed(seed)
     with warnings.catch_warnings():
@@ -203,7 +274,8 @@ def learn(
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
         features, targets = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
     n, d = features.shape
-    group = Group((torch.randn(classes, d, generator=generator) * 0.01).to(device), recipe)
+    weight, bias = beginning(recipe.init, classes, d, generator)
+    group = Group(weight.to(device), recipe, bias.to(device))
     order = torch.empty(0, dtype=torch.int64)
     batch = torch.empty(recipe.batch, d, device=device)
     # Batches and logits are as large as each other every time: their memory is not given back between steps.

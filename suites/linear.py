@@ -48,6 +48,10 @@ class Linear:
         "warmup": Allowed(least=0, most=1e6),
         "select": words("holdout", "last", "best_on_test"),
         "loss": words("bce"),
+        "init": words("normal", "zero", "uniform", "lecun"),
+        "affine": words("free", "decayed"),
+        "end": SHARE,
+        "crops": words("torchvision", "clipped"),
     }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:

@@ -16,7 +16,7 @@ from bench.card import digest_of
 from bench.errors import BenchError
 from bench.files import write_atomically
 from suites.choices import built, names_in
-from suites.heads import Group
+from suites.heads import Group, beginning
 
 if TYPE_CHECKING:
     from bench.backbone import Backbone
@@ -81,7 +81,9 @@ def learnt(
 
 
 def augmentation(settings: dict[str, Any], backbone: Backbone) -> Callable[[Any], Tensor]:
-    """RandomResizedCrop (area 0.08 to 1) at the model's input size and a flip, torchvision's; then its mean and sd.
+    """RandomResizedCrop (area 0.08 to 1) at the model's input size and a flip; then the model's mean and deviation.
+
+    The crops are torchvision's, or with the setting ``crops`` at ``clipped`` those of `suites.crops`.
 
     Raises `BenchError` for a model whose input size is not fixed.
     """
@@ -95,10 +97,15 @@ def augmentation(settings: dict[str, Any], backbone: Backbone) -> Callable[[Any]
         raise BenchError(
             f"'{backbone.card.name}' has no fixed input size, which random crops need: take the -cached recipe"
         )
+    crop = T.RandomResizedCrop
+    if settings.get("crops") == "clipped":
+        from suites.crops import ClippedCrop
+
+        crop = ClippedCrop
     return Augmented(
         T.Compose(
             [
-                T.RandomResizedCrop(shape[1:], interpolation=T.InterpolationMode(settings["interpolation"])),
+                crop(shape[1:], interpolation=T.InterpolationMode(settings["interpolation"])),
                 T.RandomHorizontalFlip(),
                 T.ToTensor(),
                 T.Normalize(transform.mean, transform.std),
@@ -136,8 +143,8 @@ def _groups(
         )  # fmt: skip
         generator = torch.Generator().manual_seed(task.seed)
         width = sum(widths[part] for part in feature.split(":"))
-        start = torch.randn(labels.trained, width, generator=generator) * 0.01
-        groups[feature] = (heads, Group(start.to(task.device), recipe))
+        weight, bias = beginning(recipe.init, labels.trained, width, generator)
+        groups[feature] = (heads, Group(weight.to(task.device), recipe, bias.to(task.device)))
     return groups
 
 

@@ -49,5 +49,6 @@ def recipe_of(settings: dict[str, Any], n: int, heads: Sequence[Head]) -> Recipe
         iterations=iterations, batch=settings["batch"], momentum=settings["momentum"], nesterov=settings["nesterov"],
         optimiser=settings["optimiser"], schedule=settings["schedule"], epochs=settings["epochs"],
         milestones=tuple(settings["milestones"]), warmup=round(settings["warmup"] * per_epoch), lars=settings["lars"],
-        batchnorm=settings["batchnorm"],
+        batchnorm=settings["batchnorm"], larc=settings.get("larc", False), affine=settings.get("affine", ""),
+        init=settings.get("init", "normal"), end=settings.get("end"),
     )  # fmt: skip

@@ -44,6 +44,9 @@ def test_the_table_is_whole() -> None:
         ("dinov2-vitg14", "knn/dinov2@1", 83.5),
         ("mae-vith14", "knn/dinov2@1", 49.4),
         ("ibot-vitl16", "finetune/ibot@1", 84.8),
+        # Its rate is 0.1, the ViTs' 3.
+        ("mocov3-resnet50", "linear/mocov3-r50@1", 74.6),
+        ("mocov3-vitb16", "linear/mocov3@1", 76.7),
     ],
 )
 def test_known_values(name: str, protocol: str, value: float) -> None:
@@ -103,7 +106,7 @@ def test_what_cannot_be_verified(monkeypatch: pytest.MonkeyPatch) -> None:
         Verification("dino-vits16", ["fewshot"])
     monkeypatch.setattr("reports.verify.cards", lambda: {"linear/mae-cached@1": None})
     with pytest.raises(
-        BenchError, match=r"under linear/mae@1, which this version cannot run \(linear/mae-cached@1 is ano"
+        BenchError, match=r"under linear/mae@2, which this version cannot run \(linear/mae-cached@1 is ano"
     ):
         Verification("mae-vith14", ["linear"])
 

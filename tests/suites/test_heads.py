@@ -6,7 +6,7 @@ import torch
 from suitehelp import clusters
 
 from bench.errors import BenchError
-from suites.heads import Recipe, lars_update, learn
+from suites.heads import Recipe, beginning, larc_update, lars_update, learn
 
 X, Y = clusters(0, 90, 5, 12)
 
@@ -15,15 +15,17 @@ def alone(recipe, rate, seed):
     """One head, autograd, torch's own SGD (or the LARS formula), layer by layer."""
     generator = torch.Generator().manual_seed(seed)
     x, y = torch.tensor(X), torch.tensor(Y)
-    norm = torch.nn.BatchNorm1d(x.shape[1], affine=False, eps=1e-6)
+    norm = torch.nn.BatchNorm1d(x.shape[1], affine=bool(recipe.affine), eps=1e-5 if recipe.affine else 1e-6)
     layer = torch.nn.Linear(x.shape[1], 5)
+    weight, bias = beginning(recipe.init, 5, x.shape[1], generator)
     with torch.no_grad():
-        layer.weight.copy_(torch.randn(5, x.shape[1], generator=generator) * 0.01)
-        layer.bias.zero_()
-    wd = 0.0 if recipe.lars else recipe.weight_decay
-    sgd = torch.optim.SGD(
-        layer.parameters(), lr=rate, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=wd
-    )
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    wd = 0.0 if recipe.lars or recipe.larc else recipe.weight_decay
+    groups = [{"params": layer.parameters(), "weight_decay": wd}]
+    if recipe.affine:
+        groups += [{"params": norm.parameters(), "weight_decay": wd if recipe.affine == "decayed" else 0.0}]
+    sgd = torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.nesterov)
     if recipe.optimiser == "adamw":
         sgd = torch.optim.AdamW(layer.parameters(), lr=rate, weight_decay=recipe.weight_decay)
     order = torch.empty(0, dtype=torch.int64)
@@ -37,7 +39,15 @@ def alone(recipe, rate, seed):
         if recipe.lars:
             g = layer.weight.grad + recipe.weight_decay * layer.weight.detach()
             layer.weight.grad = g * (0.001 * layer.weight.detach().norm() / g.norm())
-        sgd.param_groups[0]["lr"] = rate * recipe.factor(step)
+        if recipe.larc:
+            # apex/parallel/LARC.py, clip=False: every parameter, the decay taken from the optimiser.
+            for p in layer.parameters():
+                length, steep = p.detach().norm(), p.grad.norm()
+                if length != 0 and steep != 0:
+                    adaptive = 0.001 * length / (steep + length * recipe.weight_decay + 1e-8)
+                    p.grad = (p.grad + recipe.weight_decay * p.detach()) * adaptive
+        for group in sgd.param_groups:
+            group["lr"] = rate * recipe.factor(step)
         sgd.step()
     norm.eval()
     with torch.no_grad():
@@ -53,8 +63,27 @@ def alone(recipe, rate, seed):
         {"lars": True, "batchnorm": True, "weight_decay": 1e-3, "warmup": 5},
         {"optimiser": "adamw", "weight_decay": 0.1},
         {"schedule": "cosine-epoch", "epochs": 5.0},
+        {"larc": True, "weight_decay": 1e-3},
+        {"batchnorm": True, "affine": "free", "init": "uniform", "nesterov": True, "weight_decay": 1e-2},
+        {"batchnorm": True, "affine": "decayed", "weight_decay": 1e-1},
+        {"init": "uniform", "end": 0.001},
+        {"init": "lecun"},
+        {"init": "zero"},
     ],
-    ids=["sgd", "nesterov and decay", "steps", "mae", "adamw", "by epoch"],
+    ids=[
+        "sgd",
+        "nesterov and decay",
+        "steps",
+        "mae",
+        "adamw",
+        "by epoch",
+        "simsiam",
+        "vissl",
+        "vissl's vits",
+        "lightly",
+        "byol",
+        "simclr",
+    ],
 )
 def test_each_head_is_the_loop_run_alone(more):
     recipe = Recipe(rates=(0.01, 0.1, 1.0), iterations=25, batch=32, **more)
@@ -70,6 +99,69 @@ def test_lars_is_the_formula_head_by_head():
     decayed = g[0] + 0.01 * w[0]
     torch.testing.assert_close(got[0], decayed * 0.001 * w[0].norm() / decayed.norm())
     torch.testing.assert_close(got[1], g[1])
+
+
+def test_larc_scales_biases_too_and_leaves_what_is_zero():
+    b, g = torch.randn(3, 10), torch.randn(3, 10)
+    b[1] = 0
+    got = larc_update(b, g, torch.tensor([0.01, 0.01, 0.0]))
+    length = b[0].norm()
+    torch.testing.assert_close(got[0], (g[0] + 0.01 * b[0]) * 0.001 * length / (g[0].norm() + 0.01 * length + 1e-8))
+    assert torch.equal(got[1], g[1])
+    torch.testing.assert_close(got[2].norm(), 0.001 * b[2].norm())
+    # Where LARS leaves the bias at full speed, LARC holds it to a thousandth of its length a step.
+    slow, fast = (
+        learn(X, Y, 5, Recipe((1.0,), iterations=20, batch=32, init="uniform", **{how: True}), seed=3)
+        for how in ("larc", "lars")
+    )
+    start = beginning("uniform", 5, X.shape[1], torch.Generator().manual_seed(3))[1]
+    assert (slow.bias[0] - start).norm() < 0.2 * start.norm() < (fast.bias[0] - start).norm()
+
+
+def test_where_heads_begin():
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = beginning("normal", 50, 400, generator)
+    assert weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert not bias.any()
+    # torch.nn.Linear's own: Kaiming's uniform at sqrt(5), which is 1 / sqrt(D); biases as well.
+    weight, bias = beginning("uniform", 50, 400, generator)
+    assert weight.abs().max().item() == pytest.approx(0.05, rel=0.01)
+    assert weight.std().item() == pytest.approx(torch.nn.Linear(400, 50).weight.std().item(), rel=0.05)
+    assert 0.03 < bias.abs().max() <= 0.05
+    # hk.Linear: truncated at two deviations of 1 / sqrt(D).
+    weight, bias = beginning("lecun", 50, 400, generator)
+    assert weight.abs().max().item() == pytest.approx(0.1, rel=0.01)
+    assert weight.std().item() == pytest.approx(0.05 * 0.8796, rel=0.05)
+    assert not bias.any()
+    assert not beginning("zero", 3, 4, generator)[0].any()
+
+
+def test_lightlys_cosine_ends_at_a_thousandth_with_the_last_step():
+    steps = 41
+    ours = Recipe((1.0,), iterations=steps, batch=1, end=0.001)
+    # lightly/utils/scheduler.py, cosine_schedule with start 1 and end 0.001.
+    wanted = [0.001 - (0.001 - 1.0) * (np.cos(np.pi * s / (steps - 1)) + 1) / 2 for s in range(steps)]
+    assert [ours.factor(s) for s in range(steps)] == pytest.approx(wanted)
+
+
+def test_an_affine_normalisation_is_kept_and_taken_over():
+    from suites.heads import Group
+
+    recipe = Recipe((0.1, 0.5), iterations=9, batch=30, batchnorm=True, affine="free")
+    start = torch.full((5, X.shape[1]), 0.01)
+    whole, part, rest = (Group(start, recipe) for _ in range(3))
+    z, y = torch.tensor(X[:30]), torch.tensor(Y[:30])
+    for _ in range(4):
+        whole.advance(z, y)
+    for _ in range(2):
+        part.advance(z, y)
+    rest.restore(part.state())
+    for _ in range(2):
+        rest.advance(z, y)
+    assert torch.equal(whole.heads().weight, rest.heads().weight)
+    assert torch.equal(whole.heads().bias, rest.heads().bias)
+    with pytest.raises(ValueError, match="other heads"):
+        Group(start, Recipe((0.1, 0.5), iterations=9, batch=30)).restore(part.state())
 
 
 def test_schedules():

@@ -5,6 +5,7 @@ from listedhelp import write_inat18
 
 import bench
 from bench.errors import BenchError
+from bench.protocol import get
 from reports.comparable import exact_column
 from reports.tables import survey_key
 
@@ -41,6 +42,11 @@ def test_the_other_recipe_and_refusals(root):
         "demo:mobilenetv2@32", ["inat18"], protocols={"inat18": "vissl-cached"}, workers=0, device="cpu",
         settings={"inat18.epochs": 1, "inat18.batch": 4},
     )  # fmt: skip
-    assert record.measurements[0].protocol.startswith("inat18/vissl-cached@1+")
+    assert record.measurements[0].protocol.startswith("inat18/vissl-cached@2+")
+    # VISSL's head normalises the feature first, as its gain and shift can undo.
+    card = get("inat18", "vissl").settings
+    assert (card["batchnorm"], card["affine"], card["init"]) == (True, "free", "uniform")
+    vits = get("inat18", "vissl-vit").settings
+    assert (vits["features"], vits["affine"], vits["interpolation"]) == (["blocks4.cls"], "decayed", "bicubic")
     with pytest.raises(BenchError, match="has no option 'C'"):
         bench.run("demo:mobilenetv2@32", ["inat18"], settings={"inat18.C": 1})

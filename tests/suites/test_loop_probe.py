@@ -133,6 +133,40 @@ def test_the_published_grids_choose_on_test_and_say_so(model, pictures):
     assert held.measurements[0].interval is not None
 
 
+def test_clipped_crops_are_byols_formula():
+    from PIL import Image
+
+    from suites.crops import ClippedCrop
+
+    # A panorama: most crops of a large area and an aspect below 4 / 3 are higher than it.
+    image = Image.new("RGB", (400, 60))
+    torch.manual_seed(7)
+    found = [ClippedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(300)]
+    torch.manual_seed(7)
+    for top, left, high, wide in found:
+        area = torch.empty(1).uniform_(0.08, 1.0).item() * 400 * 60
+        aspect = np.exp(torch.empty(1).uniform_(float(np.log(3 / 4)), float(np.log(4 / 3))).item())
+        w, h = min(round((area * aspect) ** 0.5), 400), min(round((area / aspect) ** 0.5), 60)
+        assert (high, wide) == (h, w)
+        assert top == torch.randint(0, 60 - h + 1, (1,)).item()
+        assert left == torch.randint(0, 400 - w + 1, (1,)).item()
+    assert sum(high == 60 for _, _, high, _ in found) > 100
+    assert len({left for _, left, _, _ in found}) > 50
+
+
+@pytest.mark.parametrize(
+    ("name", "crop", "interpolation"),
+    [("mae", "ClippedCrop", "bicubic"), ("byol", "ClippedCrop", "bicubic"), ("simclr", "RandomResizedCrop", "bicubic"),
+     ("moco", "RandomResizedCrop", "bilinear"), ("dinov2", "RandomResizedCrop", "bicubic")],
+)  # fmt: skip
+def test_crops_are_drawn_as_the_sources_draw_them(model, name, crop, interpolation):
+    from bench.protocol import get
+
+    settings = get("linear", name).settings
+    first = loop_probe.augmentation(settings, model).transform.transforms[0]
+    assert (type(first).__name__, first.interpolation.value) == (crop, interpolation)
+
+
 def test_stored_features_have_no_crops(tmp_path):
     for split in ("train", "test"):
         np.savez(tmp_path / f"{split}.npz", x=np.eye(4, dtype=np.float32), y=np.array([0, 1, 0, 1]))
