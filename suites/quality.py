@@ -31,7 +31,7 @@ class Quality:
     """Four numbers from the spectrum and the spread of the features; labels are not read."""
 
     name = "quality"
-    default = "quality/standard@1"
+    default = "quality/standard@2"
     axes: ClassVar[tuple[str, ...]] = FROZEN
     options: ClassVar[dict[str, Allowed]] = {
         # 0: all of them.
@@ -84,10 +84,11 @@ class Quality:
             "interval_note": "a statistic of the whole feature set, compared only at equal samples and width",
             "seeds": [task.seed],
         }
+        # Of X'X, as many eigenvalues as X has singular values.
+        sigma = np.sqrt(uncentred[: len(rows)])
         yield task.measure(
-            "rankme", rankme_of(np.sqrt(uncentred), settings["epsilon"]), n=len(rows), headline=True, details=facts,
-            **common,
-        )  # fmt: skip
+            "rankme", rankme_of(sigma, settings["epsilon"]), n=len(rows), headline=True, details=facts, **common
+        )
         found = alpha_req(centred, settings["first"], settings["last"])
         if found is not None:
             alpha, last = found

@@ -16,7 +16,8 @@ def rankme(x: np.ndarray, *, epsilon: float = 1e-7) -> float:
 
 
 def rankme_of(sigma: np.ndarray, epsilon: float = 1e-7) -> float:
-    """RankMe from the singular values [p] of the uncentred features."""
+    """RankMe from the min(N, p) singular values of the uncentred features: of every further zero, ``epsilon`` would
+    count."""
     if not sigma.any():
         raise BenchError("the features are zero throughout: their spectrum says nothing")
     p = sigma / sigma.sum() + epsilon
@@ -40,15 +41,18 @@ def nesum_of(eigenvalues: np.ndarray) -> float:
 def alpha_req(eigenvalues: np.ndarray, first: int, last: int) -> tuple[float, int] | None:
     """(alpha, the last rank used) of lambda_i ~ i^-alpha over ranks ``first``..``last`` (Agrawal et al. 2022).
 
-    Least squares on (log i, log lambda_i) of the covariance's eigenvalues [p], largest first. Ranks whose eigenvalue
-    is within rounding of zero are left out; None when fewer than three are left.
+    Least squares on (log i, log lambda_i) of the covariance's eigenvalues [p], largest first, each squared residual
+    with the weight 1 / i, as their code (fastssl, ``stringer_get_powerlaw``) fits it: on a logarithmic axis the high
+    ranks lie close. Ranks whose eigenvalue is within rounding of zero are left out; None when fewer than three are
+    left.
     """
     floor = eigenvalues[0] * len(eigenvalues) * np.finfo(np.float64).eps
     last = min(last, int((eigenvalues > floor).sum()))
     if last - first < 2:
         return None
     ranks = np.arange(first, last + 1)
-    slope = np.polyfit(np.log(ranks), np.log(eigenvalues[first - 1 : last]), 1)[0]
+    # polyfit's weights are of the residuals, not of their squares.
+    slope = np.polyfit(np.log(ranks), np.log(eigenvalues[first - 1 : last]), 1, w=ranks**-0.5)[0]
     return float(-slope), last
 
 

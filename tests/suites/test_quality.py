@@ -23,8 +23,9 @@ def test_known_answers():
     assert values(found, "rankme") == pytest.approx(2.95881, abs=1e-5)
     assert values(found, "nesum") == pytest.approx(1.71352, abs=1e-5)
     assert values(found, "uniformity") == pytest.approx(-1.66527, abs=1e-5)
-    # Six eigenvalues do not reach rank 11.
-    assert [m.metric for m in found] == ["rankme", "nesum", "uniformity"]
+    # Of six eigenvalues three are of rank 4 or more, of five too few.
+    assert [m.metric for m in found] == ["rankme", "alpha_req", "nesum", "uniformity"]
+    assert [m.metric for m in measured(X[:, :5])] == ["rankme", "nesum", "uniformity"]
     assert all(m.interval is None and m.interval_note and not m.verified and m.split == "train" for m in found)
 
 
@@ -37,12 +38,14 @@ def test_a_second_computation(shape, monkeypatch):
     wide = x.astype(np.float64)
     sigma = np.linalg.svd(wide, compute_uv=False)
     p = sigma / sigma.sum() + 1e-7
-    assert values(found, "rankme") == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-4)
+    assert values(found, "rankme") == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-6)
     spectrum = np.sort(np.linalg.eigvals(np.cov(wide.T)).real)[::-1]
     assert values(found, "nesum") == pytest.approx(spectrum.sum() / spectrum[0])
-    i = np.log(np.arange(2, 13))
-    slope = np.cov(i, np.log(spectrum[1:12]))[0, 1] / i.var(ddof=1)
-    assert values(found, "alpha_req") == pytest.approx(-slope)
+    # Normal equations with the weights 1 / rank.
+    rank = np.arange(2, 13)
+    design = np.stack([-np.log(rank), np.ones(len(rank))], axis=1)
+    fitted = np.linalg.solve(design.T @ (design / rank[:, None]), (design / rank[:, None]).T @ np.log(spectrum[1:12]))
+    assert values(found, "alpha_req") == pytest.approx(fitted[0])
     z = wide / np.linalg.norm(wide, axis=1, keepdims=True)
     assert values(found, "uniformity") == pytest.approx(np.log(np.exp(-2 * pdist(z) ** 2).mean()), abs=1e-5)
 
