@@ -87,6 +87,11 @@ class Heads:
             out: np.ndarray = (seen @ self.weight[head].T + self.bias[head]).cpu().numpy()
         return out
 
+    def one(self, head: int) -> Heads:
+        """A copy of one of them alone."""
+        at = slice(head, head + 1)
+        return Heads(self.weight[at].clone(), self.bias[at].clone(), self.mean.clone(), self.scale.clone())
+
 
 def lars_update(weight: Tensor, gradient: Tensor, weight_decay: Tensor | float, trust: float = 0.001) -> Tensor:
     """The gradient [H, K, D] after weight decay, each head times trust |w| / |g| (1 where either is 0): MAE's LARS."""

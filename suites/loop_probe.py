@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bench.backbone import Backbone
     from bench.dataset import Dataset
     from bench.suite import Task
+    from suites.best_epoch import BestEpoch
     from suites.classification import Labels
     from suites.sgd_grid import Head
 
@@ -34,10 +35,39 @@ def learnt(
 ) -> Iterator[tuple[Head, np.ndarray]]:
     """As `suites.sgd_probe.learnt`, from random crops and flips of the images instead of stored features.
 
-    The network stays in eval mode, its batch statistics untouched; what the heads answer to (test, or the held part of
-    train) are stored features by the evaluation transform. Interrupted, it goes on at its last epoch, exactly.
+    What the heads answer to (test, or the held part of train) are stored features by the evaluation transform.
+    """
+    for feature, (members, group) in _learn(task, labels, grid, held).items():
+        heads = group.heads()
+        seen = built(task.data["test" if held is None else "train"], feature)
+        seen = seen if held is None else seen[held]
+        for index, head in enumerate(members):
+            yield head, heads.logits(seen, index)
+
+
+def best_of_epochs(
+    task: Task, labels: Labels, grid: Sequence[Head]
+) -> tuple[list[dict[str, Any]], tuple[Head, np.ndarray] | None]:
+    """(every head with its best epoch on test, the best head and its logits float32 [N, K] there).
+
+    None for the latter where every head diverged.
+    """
+    from suites.best_epoch import BestEpoch
+
+    best = BestEpoch(task.data["test"], list(dict.fromkeys(head.feature for head in grid)), labels.test)
+    _learn(task, labels, grid, None, best)
+    return best.path(grid), best.chosen()
+
+
+def _learn(
+    task: Task, labels: Labels, grid: Sequence[Head], held: np.ndarray | None, best: BestEpoch | None = None
+) -> dict[str, tuple[list[Head], Group]]:
+    """The learnt heads by their feature; ``best`` looks at them after every epoch, and at the end.
+
+    The network stays in eval mode, its batch statistics untouched. Interrupted, it goes on at its last epoch, exactly.
     """
     from bench.cpu import cpu_pass
+    from bench.data.subset import Subset
     from suites.finetuning.images import TrainingImages
     from suites.training.length import Length
     from suites.training.order import Order
@@ -53,14 +83,13 @@ def learnt(
         **({"iterations": settings["iterations"]} if settings["iterations"] else {"epochs": settings["epochs"]}),
     )  # fmt: skip
     groups = _groups(task, labels, grid, length.batch, length.iterations, length.per_epoch)
-    from bench.data.subset import Subset
-
     samples = TrainingImages(Subset(images, rows), labels.train[rows], augmentation(settings, backbone))
     device = torch.device(task.device)
     if not getattr(backbone, "live", False):
         backbone.to(device)
-    kept = _Kept(task.folder, [task.seed, *([h.feature, h.rate, h.decay] for h in grid)], rows, labels)
-    first = kept.take_over(groups, device)
+    told = [task.seed, *([h.feature, h.rate, h.decay] for h in grid), *(["every epoch"] if best else [])]
+    kept = _Kept(task.folder, told, rows, labels)
+    first = kept.take_over(groups, device, best)
     with cpu_pass(backbone, device), task.progress.stage("SGD heads", length.iterations, "steps") as stage:
         stage.advance(first)
         order = Order(length, task.seed)
@@ -69,15 +98,13 @@ def learnt(
         ):
             for feature, (_, group) in groups.items():
                 group.advance(torch.cat([names[part] for part in feature.split(":")], dim=1), targets)
-            if (iteration + 1) % length.per_epoch == 0:
-                kept.keep(groups, iteration + 1)
+            done = iteration + 1
+            if best is not None and (done % length.per_epoch == 0 or done == length.iterations):
+                best.look(groups, -(-done // length.per_epoch))
+            if done % length.per_epoch == 0:
+                kept.keep(groups, done, best)
             stage.advance()
-    for feature, (members, group) in groups.items():
-        heads = group.heads()
-        seen = built(task.data["test" if held is None else "train"], feature)
-        seen = seen if held is None else seen[held]
-        for index, head in enumerate(members):
-            yield head, heads.logits(seen, index)
+    return groups
 
 
 def augmentation(settings: dict[str, Any], backbone: Backbone) -> Callable[[Any], Tensor]:
@@ -189,14 +216,17 @@ class _Kept:
         told = digest_of([grid, rows.tolist(), labels.train.tolist()])
         self.path = folder / f"heads-{told[:16]}.pt" if folder is not None else None
 
-    def keep(self, groups: dict[str, tuple[list[Head], Group]], iteration: int) -> None:
+    def keep(self, groups: dict[str, tuple[list[Head], Group]], iteration: int, best: BestEpoch | None) -> None:
         if self.path is None:
             return
         buffer = io.BytesIO()
-        torch.save({"iteration": iteration, "groups": [group.state() for _, group in groups.values()]}, buffer)
+        document = {"iteration": iteration, "groups": [group.state() for _, group in groups.values()]}
+        torch.save(document if best is None else {**document, "best": best.state(groups)}, buffer)
         write_atomically(self.path, buffer.getvalue())
 
-    def take_over(self, groups: dict[str, tuple[list[Head], Group]], device: torch.device) -> int:
+    def take_over(
+        self, groups: dict[str, tuple[list[Head], Group]], device: torch.device, best: BestEpoch | None
+    ) -> int:
         """The iteration to begin with; what cannot be read is made again."""
         if self.path is None or not self.path.is_file():
             return 0
@@ -204,6 +234,8 @@ class _Kept:
             document = torch.load(self.path, map_location=device, weights_only=True)
             for (_, group), state in zip(groups.values(), document["groups"], strict=True):
                 group.restore(state)
+            if best is not None:
+                best.restore(document["best"], groups)
             return int(document["iteration"])
         except Exception:
             # Damaged by something other than us: what holds other heads has another name.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bench.record import Measurement
     from bench.suite import Task
 
-ON_TEST = "the best of {heads} heads by the very test split that it reports: no interval covers that choice"
+ON_TEST = "the best of {heads} by the very test split that it reports: no interval covers that choice"
 
 
 def evaluate(task: Task) -> Iterator[Measurement]:
@@ -34,13 +34,21 @@ def evaluate(task: Task) -> Iterator[Measurement]:
     features = resolved(settings["features"], task.card)
     grid = grid_of(settings, features)
     path: list[dict[str, Any]] = []
-    selection = settings["select"] if len(grid) > 1 else "last"
+    epochs = bool(settings.get("every_epoch")) and settings["select"] == "best_on_test"
+    selection = settings["select"] if len(grid) > 1 or epochs else "last"
     chosen, logits = grid[0], None
     if selection == "holdout":
         held = holdout(labels.train, settings["holdout"], task.seed, remedy="give the option rates one value")
         for head, found in learnt(task, labels, grid, task.seed, held):
             path.append(_point(head, found, labels.train[held], "holdout_top1"))
         chosen = grid[_best(path, "holdout_top1")]
+    elif epochs:
+        from suites import loop_probe
+
+        path, best = loop_probe.best_of_epochs(task, labels, grid)
+        if best is None:
+            raise _diverged(chosen)
+        chosen, logits = best
     elif selection == "best_on_test":
         for head, found in learnt(task, labels, grid, task.seed):
             path.append(_point(head, found, labels.test, "test_top1"))
@@ -50,10 +58,7 @@ def evaluate(task: Task) -> Iterator[Measurement]:
     if logits is None:
         logits = next(learnt(task, labels, [chosen], task.seed))[1]
     if not np.isfinite(logits).all():
-        raise BenchError(
-            f"the linear probe diverged at a learning rate of {chosen.rate:g} on these features: set rates "
-            f"lower or divide the features by a constant"
-        )
+        raise _diverged(chosen)
     top, score = rank(logits, labels)
     final = recipe_of(settings, len(labels.train), [chosen])
     details: dict[str, Any] = {
@@ -69,10 +74,17 @@ def evaluate(task: Task) -> Iterator[Measurement]:
         details=details,
     ):  # fmt: skip
         if selection == "best_on_test":
-            note = ON_TEST.format(heads=len(grid))
+            note = ON_TEST.format(heads=f"{len(grid)} heads{' and all epochs' if epochs else ''}")
             yield measurement.model_copy(update={"interval": None, "interval_method": None, "interval_note": note})
         else:
             yield measurement
+
+
+def _diverged(head: Head) -> BenchError:
+    return BenchError(
+        f"the linear probe diverged at a learning rate of {head.rate:g} on these features: set rates "
+        f"lower or divide the features by a constant"
+    )
 
 
 def learnt(

@@ -157,7 +157,8 @@ def test_clipped_crops_are_byols_formula():
 @pytest.mark.parametrize(
     ("name", "crop", "interpolation"),
     [("mae", "ClippedCrop", "bicubic"), ("byol", "ClippedCrop", "bicubic"), ("simclr", "RandomResizedCrop", "bicubic"),
-     ("moco", "RandomResizedCrop", "bilinear"), ("dinov2", "RandomResizedCrop", "bicubic")],
+     ("moco", "RandomResizedCrop", "bilinear"), ("ibot", "RandomResizedCrop", "bilinear"),
+     ("dinov2", "RandomResizedCrop", "bicubic")],
 )  # fmt: skip
 def test_crops_are_drawn_as_the_sources_draw_them(model, name, crop, interpolation):
     from bench.protocol import get
@@ -165,6 +166,47 @@ def test_crops_are_drawn_as_the_sources_draw_them(model, name, crop, interpolati
     settings = get("linear", name).settings
     first = loop_probe.augmentation(settings, model).transform.transforms[0]
     assert (type(first).__name__, first.interpolation.value) == (crop, interpolation)
+
+
+def test_the_best_epoch_on_test_is_taken_where_the_source_takes_it(model, pictures, monkeypatch, tmp_path):
+    from suites.best_epoch import BestEpoch
+
+    seen = []
+    original = BestEpoch.look
+
+    def noting(self, groups, epoch):
+        (feature,) = groups
+        heads = groups[feature][1].heads()
+        x = self._seen[feature]
+        seen.append([(heads.logits(x, h).argmax(axis=1) == self._y).mean() * 100 for h in range(2)])
+        original(self, groups, epoch)
+
+    monkeypatch.setattr(BestEpoch, "look", noting)
+    # A rate that throws the heads about: the last epoch is seldom the best.
+    options = {"rates": "0.1,3000", "epochs": 7}
+    record = run(model, pictures, "ibot", options=options, runs=tmp_path)
+    top1 = record.measurements[0]
+    table = np.array(seen)
+    assert table.shape == (7, 2)
+    assert (top1.selection, top1.interval) == ("best_on_test", None)
+    assert "all epochs" in top1.interval_note
+    assert top1.value == pytest.approx(table.max())
+    assert [p["test_top1"] for p in top1.details["path"]] == pytest.approx(list(table.max(axis=0)))
+    assert [p["epoch"] for p in top1.details["path"]] == list(table.argmax(axis=0) + 1)
+    assert table[-1].max() < table.max()  # The last epoch would have been another number.
+    with np.load(tmp_path / top1.outcomes) as outcomes:
+        assert outcomes["correct"].mean() * 100 == pytest.approx(top1.value)
+
+
+def test_a_single_rate_is_chosen_by_its_epochs_alone(model, pictures):
+    def found(**more):
+        return run(model, pictures, "dino-r50", options={"epochs": 3, "rates": 100, **more}).measurements[0]
+
+    best, last = found(), found(select="last")
+    assert (best.selection, best.interval) == ("best_on_test", None)
+    assert best.details["path"][0]["epoch"] in (1, 2, 3)
+    assert (last.selection, last.details["path"]) == ("last", [])
+    assert best.value >= last.value
 
 
 def test_stored_features_have_no_crops(tmp_path):
