@@ -55,6 +55,8 @@ class FewShot:
         **logreg_probe.OPTIONS,
         # That of protocols that choose the penalty.
         "validation": SHARE,
+        # Of those that do something to the feature.
+        "normalise": logreg_probe.CHOICE["normalise"],
     }
 
     def needs(self, protocol: Protocol, card: Card) -> Needs:
@@ -64,8 +66,8 @@ class FewShot:
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
         labels = labels_of(task)
-        x = features_of(task.data["train"], "pooled")
-        test = features_of(task.data["test"], "pooled")
+        how = task.settings.get("normalise", "none")
+        x, test = (logreg_probe.prepared(features_of(task.data[split], "pooled"), how) for split in ("train", "test"))
         held = validation_rows(task, labels)
         subsets = subsets_of(task, labels, held)
         # 1 % of train is what the field quotes; without it, the last size asked for.
@@ -98,6 +100,7 @@ class FewShot:
                     "top1", mean, n=n, engine=engine, interval=interval, interval_method=method, sd=sd,
                     seeds=subset.seeds, settings=subset.settings, headline=subset is headline,
                     selection="holdout" if held is not None and task.settings["C"] is None else "none",
+                    feature={**task.feature(), "norm": how},
                     details={
                         "runs": [float(run) for run in runs],
                         "training_samples": [len(rows) for rows in subset.draws],
@@ -207,7 +210,9 @@ def _fitted(task: Task, labels: Labels, x: np.ndarray, rows: np.ndarray, held: n
     from suites.logreg_path import Path as Penalties
 
     settings = task.settings
-    penalties = Penalties(x[rows], labels.train[rows], labels.trained, task.device)
+    penalties = Penalties(
+        x[rows], labels.train[rows], labels.trained, task.device, intercept=settings.get("intercept", True)
+    )
     if held is None:
         return penalties.fit([settings["C"]])[0]
     seen, y = x[held], labels.train[held]

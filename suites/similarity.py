@@ -32,6 +32,8 @@ NO_INTERVAL = {
     "cknna": "a subset of the samples has other neighbours: parts say nothing of the whole",
     "cluster_nmi": "k-means on parts of the samples is another clustering",
     "cluster_ari": "k-means on parts of the samples is another clustering",
+    "cluster_acc": "k-means on parts of the samples is another clustering",
+    "cluster_fmi": "k-means on parts of the samples is another clustering",
     "rkd_angle": "computed on a few samples; the triples of parts of them overlap too much",
     "rkd_angle_corr": "computed on a few samples; the triples of parts of them overlap too much",
 }

@@ -1,4 +1,4 @@
-"""Agreement of clusterings: k-means in each representation, then NMI and ARI between the two partitions."""
+"""Agreement of clusterings: k-means in each representation, then scores of one partition against the other."""
 
 from __future__ import annotations
 
@@ -71,6 +71,18 @@ def ari(x: np.ndarray, y: np.ndarray, *, k: int = 10, restarts: int = 10, seed: 
     return Value(adjusted_rand(*(clusters(f, k, restarts=restarts, seed=seed) for f in (x, y))))
 
 
+def acc(x: np.ndarray, y: np.ndarray, *, k: int = 10, restarts: int = 10, seed: int = 0) -> Value:
+    """`matched_accuracy` of both networks' clusterings."""
+    x, y = checked(x, y, 2)
+    return Value(matched_accuracy(*(clusters(f, k, restarts=restarts, seed=seed) for f in (x, y))))
+
+
+def fmi(x: np.ndarray, y: np.ndarray, *, k: int = 10, restarts: int = 10, seed: int = 0) -> Value:
+    """`fowlkes_mallows` of both networks' clusterings."""
+    x, y = checked(x, y, 2)
+    return Value(fowlkes_mallows(*(clusters(f, k, restarts=restarts, seed=seed) for f in (x, y))))
+
+
 _OPTIONS = {"k": 10, "restarts": 10, "seed": 0}
 
 MEASURES = (
@@ -80,6 +92,14 @@ MEASURES = (
     ),
     Measure(
         "cluster_ari", "ARI of k-means clusterings", ari, "Hubert & Arabie 1985", (-0.5, 1.0), 1.0,
+        SIMPLE, SIMPLE, cap="samples", options=_OPTIONS,
+    ),
+    Measure(
+        "cluster_acc", "matched accuracy of k-means clusterings", acc, "Kuhn 1955, as in iBOT's clustering scores",
+        (0.0, 1.0), 1.0, SIMPLE, SIMPLE, cap="samples", options=_OPTIONS,
+    ),
+    Measure(
+        "cluster_fmi", "FMI of k-means clusterings", fmi, "Fowlkes & Mallows 1983", (0.0, 1.0), 1.0,
         SIMPLE, SIMPLE, cap="samples", options=_OPTIONS,
     ),
 )  # fmt: skip

@@ -55,6 +55,26 @@ def test_all_of_train_is_the_plain_probe():
     assert near[-1].value == values(evaluate("knn", TRAIN, TEST, k=[20])[0], "top1")
 
 
+def test_msn_centres_and_scales_each_sample_and_has_no_intercept():
+    shift = np.linspace(-3, 3, len(TRAIN[0]))[:, None]
+    train = (((TRAIN[0] + shift) * 7).astype(np.float32), TRAIN[1])
+    found, made = evaluate("fewshot", train, TEST, protocol="msn", shots=[10], draws=2)
+
+    def seen(x):
+        x = x - x.mean(axis=1, keepdims=True)
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    ten = subsets_of(made, labels_of(made))[0]
+    for rows, run in zip(ten.draws, found[0].details["runs"], strict=True):
+        reference = LogisticRegression(C=400.0, fit_intercept=False, tol=1e-8, max_iter=5000)
+        reference.fit(seen(train[0][rows]), train[1][rows])
+        assert run == pytest.approx(100 * reference.score(seen(TEST[0]), TEST[1]), abs=1.3)
+    assert {(m.feature["norm"], m.selection) for m in found} == {("centred-l2", "none")}
+    plain, _ = evaluate("fewshot", train, TEST, shots=[10], draws=2)
+    assert plain[0].feature["norm"] == "none"
+    assert plain[0].details["runs"] != found[0].details["runs"]
+
+
 def test_dinov3_chooses_on_what_no_draw_learns_from():
     found, made = evaluate("fewshot", TRAIN, TEST, protocol="dinov3", points=5, low=-2, high=2, draws=2, validation=0.1)
     labels = labels_of(made)

@@ -198,6 +198,16 @@ def test_smooth_l1_is_torchs() -> None:
     np.testing.assert_allclose(rkd.smooth_l1(d), expected.numpy(), atol=1e-15)
 
 
+def test_the_measures_of_clusterings_are_the_scores_of_k_means_partitions() -> None:
+    rng = np.random.default_rng(0)
+    y = 50.0 * np.eye(2)[np.array([0, 0, 0, 1, 1, 1])] + rng.standard_normal((6, 2))
+    assert get("cluster_fmi").compute(y, y, k=2).value == pytest.approx(1.0)
+    two = 50.0 * np.eye(2)[np.array([0, 0, 1, 1, 1, 1])] + rng.standard_normal((6, 2))
+    assert get("cluster_acc").compute(two, y, k=2).value == pytest.approx(5 / 6)
+    # Together in both: 1 + 3 pairs; in one 1 + 6, in the other 3 + 3.
+    assert get("cluster_fmi").compute(two, y, k=2).value == pytest.approx(4 / np.sqrt(7 * 6))
+
+
 def test_partition_scores_on_hand_made_partitions() -> None:
     a = np.array([0, 0, 1, 1, 2, 2])
     renamed = np.array([2, 2, 0, 0, 1, 1])
@@ -206,6 +216,8 @@ def test_partition_scores_on_hand_made_partitions() -> None:
     for score in (*scores, clusters.matched_accuracy):
         assert score(a, renamed) == pytest.approx(1.0)
     assert clusters.matched_accuracy(a, split) == pytest.approx(4 / 6)
+    # Two pairs are together in both, of three in one and six in the other.
+    assert clusters.fowlkes_mallows(a, split) == pytest.approx(2 / np.sqrt(3 * 6))
     entropy = np.log(3), np.log(2)
     both = -(2 * (1 / 3) * np.log(1 / 3) + 2 * (1 / 6) * np.log(1 / 6))
     mutual = entropy[0] + entropy[1] - both
