@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from bench.axes import FROZEN
+from bench.errors import BenchError
 from bench.options import Allowed, count, spell, words
 from bench.suite import Needs
-from suites import portrait
+from suites import euclidean, portrait
 from suites.classification import accuracies, features_of, labels_of
+from suites.euclidean import Raw
 from suites.neighbours import ENGINE, ROWS, Neighbours, bank_of, normalised, passes, search
 from suites.targets import is_multilabel, precisions, targets_of
 from suites.vote import QUERIES, decide, headline_of, log_weights
@@ -35,7 +37,7 @@ class KNN:
         "headline_k": count(),
         "temperature": Allowed(least=1e-6, most=1e6, a_set=True),
         "headline_temperature": Allowed(least=1e-6, most=1e6),
-        "weight": words("exp", "l2", "one"),
+        "weight": words("exp", "l2", "inverse", "one"),
         # Those of few-shot protocols.
         "n_per_class": count(a_set=True),
         "tries": count(most=10_000),
@@ -44,6 +46,11 @@ class KNN:
     def needs(self, protocol: Protocol, card: Card) -> Needs:
         headline_of(protocol.settings, "k")
         headline_of(protocol.settings, "temperature")
+        if (protocol.settings["weight"] == "inverse") != (protocol.feature["norm"] == "none"):
+            raise BenchError(
+                f"{protocol.id}: weight=inverse votes by distances of features as they are, every other weight by "
+                f"similarities of features of length 1: take --protocol knn=solo-l2 for the one, another for the others"
+            )
         return Needs()
 
     def evaluate(self, task: Task) -> Iterator[Measurement]:
@@ -63,10 +70,11 @@ class KNN:
             details = {**({"neighbours": reached[k]} if reached[k] < k else {}), **common}
             for temperature in settings["temperature"]:
                 votes = decide(found, labels, reached[k], settings["weight"], temperature)
+                # Of fewer than five neighbours no five classes have votes: the best k count (DINO's min(5, k)).
                 yield from accuracies(
                     task,
                     labels,
-                    votes.top,
+                    votes.top[:, : min(5, k)],
                     votes.share,
                     engine=ENGINE,
                     outcome=f"k{k}-T{spell(temperature)}",
@@ -76,7 +84,8 @@ class KNN:
                     confidence=votes.confidence,
                     settings={"k": k, "temperature": temperature},
                 )
-                if (k, temperature) == headline:
+                # A picture's neighbours are told with their similarities, which distances are not.
+                if (k, temperature) == headline and settings["weight"] != "inverse":
                     portrait.keep(task, labels, found, votes.top[:, 0])
 
 
@@ -84,10 +93,15 @@ def nearest(task: Task) -> tuple[Neighbours, dict[int, int], dict[str, Any]]:
     """(neighbours at the largest k, the neighbours that there are for each k asked for, what a record says of it)."""
     train, test = task.data["train"], task.data["test"]
     queries = features_of(test, "pooled")
-    zero = int((~queries.any(axis=1)).sum())
-    queries = normalised(queries)
-    bank, empty = bank_of(train, "pooled")
-    zero += empty
+    zero = 0
+    bank: Bank
+    if task.settings["weight"] == "inverse":
+        bank = Raw(train, "pooled")
+    else:
+        zero = int((~queries.any(axis=1)).sum())
+        queries = normalised(queries)
+        bank, empty = bank_of(train, "pooled")
+        zero += empty
     own = _own(train.ids, test.ids) if train.fingerprint == test.fingerprint else None
     # Features made elsewhere are fingerprinted by their labels alone: two splits may share those and nothing else.
     same = own is not None and _are_the_rows(bank, own, queries)
@@ -95,7 +109,11 @@ def nearest(task: Task) -> tuple[Neighbours, dict[int, int], dict[str, Any]]:
     reached = {k: min(k, available) for k in task.settings["k"]}
     most = max(reached.values())
     with task.progress.stage("kNN search", len(bank) * passes(len(queries), most), "rows") as stage:
-        found = search(bank, queries, most, own=own if same else None, device=task.device, stage=stage)
+        left_out = own if same else None
+        if isinstance(bank, Raw):
+            found = euclidean.nearest(bank, queries, most, own=left_out, device=task.device, stage=stage)
+        else:
+            found = search(bank, queries, most, own=left_out, device=task.device, stage=stage)
     details: dict[str, Any] = {}
     if same:
         details["own_sample_left_out"] = True

@@ -31,7 +31,8 @@ class Linear:
     axes: ClassVar[tuple[str, ...]] = FROZEN
     options: ClassVar[dict[str, Allowed]] = {
         **logreg_probe.CHOICE,
-        "split": words("stratified", "random", "published"),
+        "split": words("stratified", "every-class", "random", "published"),
+        "ties": words("strongest", "weakest"),
         "seeds": count(most=1000),
         # Those of the SGD recipes.
         "rates": positive(1e6, a_set=True),

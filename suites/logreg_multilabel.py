@@ -94,8 +94,9 @@ def evaluate(task: Task, facts: Mapping[str, Any] | None = None, *, headline: st
                 stage.advance()
 
             inner.fit(grid, each=note, tol=settings["path_tol"], max_iter=settings["max_iter"])
-    # Of equals, the strongest penalty.
-    chosen = max(path, key=lambda point: (point["holdout_map11"], -point["C"]))["C"] if path else grid[0]
+    # Of equals the strongest penalty, unless the card's source meets the weakest first.
+    sign = 1 if settings.get("ties") == "weakest" else -1
+    chosen = max(path, key=lambda point: (point["holdout_map11"], sign * point["C"]))["C"] if path else grid[0]
     with task.progress.stage("logistic refit", 1, "fit") as stage:
         whole = OneVsRest(x, targets.train, task.device, intercept=settings["intercept"])
         (fit,) = whole.fit([chosen], tol=settings["tol"], max_iter=settings["max_iter"], start=fits.get(chosen))

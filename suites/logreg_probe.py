@@ -9,7 +9,7 @@ import numpy as np
 from bench.errors import BenchError
 from bench.options import EXPONENT, SHARE, Allowed, count, positive, words
 from bench.stats import mean_per_class
-from suites.validation import holdout
+from suites.validation import drawn
 
 if TYPE_CHECKING:
     from bench.suite import Task
@@ -64,7 +64,7 @@ def probe(
     named = f"holdout_{metric}"
     if len(grid) > 1 or settings["C"] is None:
         if held is None:
-            held = holdout(labels.train, settings["holdout"], task.seed, stratified=settings["split"] == "stratified")
+            held = drawn(labels.train, settings, task.seed)
         inner = Path(x[~held], labels.train[~held], labels.trained, task.device, intercept=settings["intercept"])
         held_x, held_y = x[held], labels.train[held]
         halving = settings["search"] == "halving"
@@ -83,7 +83,9 @@ def probe(
                 inner.fit(grid, **limits)
         path.sort(key=lambda point: float(point["C"]))
         best = max(point[named] for point in path)
-        chosen = next(point["C"] for point in path if point[named] == best)
+        # Of equals the strongest penalty, unless the card's source meets the weakest first.
+        equals = [point["C"] for point in path if point[named] == best]
+        chosen = equals[-1 if settings.get("ties") == "weakest" else 0]
     else:
         chosen = grid[0]
     with task.progress.stage("logistic refit", 1, "fit") as stage:

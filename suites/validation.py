@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,15 +33,29 @@ def held_of(task: Task, train: FeatureSet) -> np.ndarray:
     if held is not None:
         return held
     labels = train.labels if train.labels.ndim == 1 else np.zeros(len(train), dtype=np.int64)
-    return holdout(labels, task.settings["holdout"], task.seed, stratified=task.settings["split"] == "stratified")
+    return drawn(labels, task.settings, task.seed)
+
+
+def drawn(y: np.ndarray, settings: dict[str, Any], seed: int) -> np.ndarray:
+    """bool [N]: the random hold-out of a card, by its ``holdout`` and ``split``."""
+    split = settings["split"]
+    every = split == "every-class"
+    return holdout(y, settings["holdout"], seed, stratified=every or split == "stratified", every=every)
 
 
 def holdout(
-    y: np.ndarray, share: float, seed: int, remedy: str = "set the option C to a number", *, stratified: bool = True
+    y: np.ndarray,
+    share: float,
+    seed: int,
+    remedy: str = "set the option C to a number",
+    *,
+    stratified: bool = True,
+    every: bool = False,
 ) -> np.ndarray:
     """bool [N]: a random part of about ``share``, of every class alike when ``stratified``.
 
-    A class keeps at least one sample to learn from.
+    A class keeps at least one sample to learn from. With ``every`` a class gives its share rounded down, and at least
+    one sample (DINOv3's).
     """
     rng = np.random.default_rng(seed)
     held = np.zeros(len(y), dtype=bool)
@@ -59,6 +73,8 @@ def holdout(
     by_class = np.argsort(shuffled, kind="stable")
     rank_in_class = np.arange(len(y)) - np.concatenate([[0], np.cumsum(counts)[:-1]])[shuffled[by_class]]
     quota = np.minimum(np.floor(share * counts + 0.5).astype(int), np.maximum(counts - 1, 0))
+    if every:
+        quota = np.where(counts > 1, np.maximum(np.floor(share * counts).astype(int), 1), 0)
     if quota.sum() == 0:
         # Tiny data: hold out one sample of the largest class rather than select on nothing.
         quota[int(np.argmax(counts))] = 1 if counts.max() > 1 else 0

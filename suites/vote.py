@@ -105,7 +105,8 @@ def decide(found: Neighbours, labels: Labels, k: int, weight: str, temperature: 
 def log_weights(similarity: np.ndarray, weight: str, temperature: float) -> np.ndarray:
     """The logarithm of what each neighbour's vote counts, float64 [Q, k].
 
-    ``exp`` exp(s / T), ``l2`` 1 / (distance + 1e-5), ``one`` 1.
+    ``exp`` exp(s / T), ``one`` 1, ``l2`` 1 / (distance + 1e-5) of rows of length 1; ``inverse`` the same where
+    ``similarity`` is minus the distance.
     """
     if weight == "exp":
         logs: np.ndarray = (similarity - similarity[:, :1]) / temperature
@@ -114,9 +115,11 @@ def log_weights(similarity: np.ndarray, weight: str, temperature: float) -> np.n
         # Of normalised rows: |a - b|^2 = 2 - 2 s.
         inverse: np.ndarray = -np.log(np.sqrt(np.maximum(2 - 2 * similarity, 0)) + 1e-5)
         return inverse
+    if weight == "inverse":
+        return np.asarray(-np.log(1e-5 - similarity))
     if weight == "one":
         return np.zeros_like(similarity)
-    raise BenchError(f"knn.weight is exp, l2 or one, not '{weight}'")
+    raise BenchError(f"knn.weight is exp, l2, inverse or one, not '{weight}'")
 
 
 def headline_of(settings: dict[str, Any], option: str) -> Any:

@@ -109,6 +109,18 @@ def test_duplicates_of_two_classes_tie_exactly_wherever_they_stand():
     assert made.outcomes[0].arrays["prediction"][0] == 11
 
 
+def test_fewer_than_five_neighbours_have_no_five_classes():
+    """DINO counts the best min(5, k) classes: beyond the neighbours' own they would be drawn from a hat."""
+    train, test = clusters(0, 300, 30), clusters(1, 200, 30)
+    found, _ = evaluate("knn", train, test, k=[1, 3, 20])
+    assert values(found, "top5", k=1) == values(found, "top1", k=1)
+    x = train[0] / np.linalg.norm(train[0], axis=1, keepdims=True)
+    near = np.argsort(-(test[0] @ x.T), axis=1, kind="stable")[:, :3]
+    carried = (train[1][near] == test[1][:, None]).any(axis=1)
+    assert values(found, "top5", k=3) == pytest.approx(100 * carried.mean(), abs=1.0)
+    assert values(found, "top5", k=3) < values(found, "top5", k=20)
+
+
 def test_more_neighbours_than_there_are():
     train, test = clusters(0, 15), clusters(1, 6)
     measurements, _ = evaluate("knn", train, test, k=[10, 200], headline_k=10)
@@ -241,17 +253,72 @@ def test_temperatures_alike_to_six_digits_keep_their_own_outcomes():
     assert {table.name for table in made.outcomes.values()} == {"k5-T0.07", "k5-T0.070000001"}
 
 
-def test_inverse_distance_votes():
+def inverse(x, y, q, k=20):
+    """solo-learn's function in float64, of rows as they are: predictions by the sum of 1 / (distance + 1e-5)."""
+    distance = np.linalg.norm(q.astype(np.float64)[:, None] - x.astype(np.float64)[None], axis=2)
+    near = np.argsort(distance, axis=1, kind="stable")[:, :k]
+    found = [np.bincount(y[n], weights=1 / (d[n] + 1e-5), minlength=4) for n, d in zip(near, distance, strict=True)]
+    return np.array([votes.argmax() for votes in found]), near
+
+
+@pytest.mark.parametrize("move", [0.0, 1000.0], ids=["around the origin", "far from it"])
+@pytest.mark.parametrize("times", [1.0, 1e-6, 1e9])
+def test_solos_euclidean_votes_are_of_features_as_they_are(move, times):
+    (x, y), (q, t) = clusters(0, 200, 4), clusters(1, 50, 4)
+    # Rows of very different lengths: those of length 1 have other neighbours.
+    x = ((x * np.linspace(0.2, 5, 200)[:, None] + move) * times).astype(np.float32)
+    q = ((q + move) * times).astype(np.float32)
+    measurements, made = evaluate("knn", (x, y), (q, t), protocol="solo-l2")
+    want, near = inverse(x, y, q)
+    np.testing.assert_array_equal(made.outcomes[0].arrays["prediction"], want)
+    assert measurements[0].feature["norm"] == "none"
+    from suites.euclidean import Raw, nearest
+
+    found = nearest(Raw(made.data["train"], "pooled"), q, 20)
+    np.testing.assert_array_equal(found.index, near)
+    if move == 0 and times == 1:
+        unit, _ = inverse(*(x / np.linalg.norm(x, axis=1, keepdims=True), y), q / np.linalg.norm(q, axis=1)[:, None])
+        assert (unit != want).any()
+
+
+def test_solos_euclidean_ties_equal_rows_own_rows_and_blocks():
+    x, y = clusters(0, 60, 3)
+    x[7] = x[3] = x[11]
+    y[3], y[7], y[11] = 2, 1, 0
+    _, made = evaluate("knn", (x, y), (x[7:8], np.array([0])), protocol="solo-l2", k=3, headline_k=3)
+    # Three votes of 1e5 each: the lowest class.
+    assert made.outcomes[0].arrays["prediction"].tolist() == [0]
+    names = [f"s{i}" for i in range(60)]
+    same, _ = evaluate(
+        "knn", (x, y), (x, y), protocol="solo-l2", fingerprints=("sha256:a", "sha256:a"), ids=(names, names)
+    )
+    assert same[0].details["own_sample_left_out"]
+    train, test = clusters(0, 300, 4), clusters(1, 40, 4)
+    want, _ = evaluate("knn", train, test, protocol="solo-l2")
+    got = list(KNN().evaluate(out_of_core(task("knn", train, test, protocol="solo-l2"))))
+    assert [(m.metric, m.value) for m in got] == [(m.metric, m.value) for m in want]
+    alike = np.ones((30, 5), dtype=np.float32)
+    flat, _ = evaluate("knn", (alike, np.arange(30) % 2), (alike[:4], np.zeros(4, dtype=int)), protocol="solo-l2")
+    assert flat[0].value == 100.0
+
+
+def test_distances_and_lengths_do_not_mix():
+    with pytest.raises(BenchError, match="take --protocol knn=solo-l2"):
+        evaluate("knn", clusters(0), clusters(1), weight="inverse")
+    with pytest.raises(BenchError, match="take --protocol knn=solo-l2"):
+        evaluate("knn", clusters(0), clusters(1), protocol="solo-l2", weight="exp")
+    bad = clusters(0)[0].copy()
+    bad[4, 2] = np.nan
+    with pytest.raises(BenchError, match="not finite"):
+        evaluate("knn", (bad, clusters(0)[1]), clusters(1), protocol="solo-l2")
+
+
+def test_inverse_distance_votes_of_length_1():
     train, test = clusters(0, 200, 4), clusters(1, 50, 4)
-    _, made = evaluate("knn", train, test, protocol="solo-l2")
+    _, made = evaluate("knn", train, test, k=20, weight="l2")
     x = train[0].astype(np.float64) / np.linalg.norm(train[0], axis=1, keepdims=True)
     q = test[0].astype(np.float64) / np.linalg.norm(test[0], axis=1, keepdims=True)
-    distance = np.linalg.norm(q[:, None] - x[None], axis=2)
-    near = np.argsort(distance, axis=1, kind="stable")[:, :20]
-    want = [
-        np.bincount(train[1][n], weights=1 / (d[n] + 1e-5), minlength=4).argmax()
-        for n, d in zip(near, distance, strict=True)
-    ]
+    want, _ = inverse(x, train[1], q)
     np.testing.assert_array_equal(made.outcomes[0].arrays["prediction"], want)
 
 

@@ -21,7 +21,8 @@ NORMS = {"msn-lowshot": "centred-l2", "ibot-logreg-holdout": "l2"}
 @pytest.mark.parametrize("name", FLAVOURS)
 def test_every_flavour_runs_by_its_name(name):
     found, made = evaluate("linear", TRAIN, TEST, protocol=name, max_iter=50)
-    assert made.protocol.id == f"linear/{name}@1+max_iter=50"
+    version = 2 if name in ("ericsson", "dinov3-logreg") else 1
+    assert made.protocol.id == f"linear/{name}@{version}+max_iter=50"
     assert values(found, "top1") > 50
     assert {m.selection for m in found} == {"none" if name == "msn-lowshot" else "holdout"}
     assert {m.feature["norm"] for m in found} == {NORMS.get(name, "none")}
@@ -94,6 +95,39 @@ def test_a_random_hold_out_takes_its_share_whatever_the_classes():
     assert len(set(np.bincount(y[random], minlength=40))) > 2
     lonely = np.array([0] * 50 + [1])
     assert not any(holdout(lonely, 0.5, seed, stratified=False)[50] for seed in range(8))
+
+
+def test_dinov3s_hold_out_rounds_down_and_takes_one_of_every_class():
+    counts = [1, 2, 3, 9, 10, 19, 20, 27]
+    y = np.random.default_rng(0).permutation(np.repeat(np.arange(8), counts))
+    held = holdout(y, 0.1, 5, every=True)
+    # dinov3/eval/data.py: max(1, int(0.1 n)) of a class of more than one.
+    assert np.bincount(y[held], minlength=8).tolist() == [max(1, int(0.1 * n)) if n > 1 else 0 for n in counts]
+    assert np.bincount(y[holdout(y, 0.1, 5)], minlength=8).tolist() == [0, 0, 0, 1, 1, 2, 2, 3]
+    found, made = evaluate("linear", (TRAIN[0][:30], np.arange(30) % 6), TEST, protocol="dinov3-logreg", points=2)
+    assert made.settings["split"] == "every-class"
+    # Five of each of six classes: one of each is held out, so every accuracy is a sixth.
+    for point in found[0].details["path"]:
+        assert point["holdout_top1"] * 6 / 100 == pytest.approx(round(point["holdout_top1"] * 6 / 100))
+
+
+def test_of_equal_penalties_each_source_takes_the_one_that_it_meets_first():
+    """ssl-transfer goes through ascending decays and wants better, DINOv2 through ascending C."""
+    rng = np.random.default_rng(0)
+    # Two clusters far apart: every penalty but the strongest tells them apart.
+    y = np.arange(60) % 2
+    x = (10.0 * y[:, None] + 0.01 * rng.standard_normal((60, 3))).astype(np.float32)
+    chosen = {}
+    for name in ("ericsson", "dinov2-logreg"):
+        found, _ = evaluate("linear", (x, y), (x, y), protocol=name, points=9)
+        path = found[0].details["path"]
+        best = [p["C"] for p in path if p["holdout_top1"] == max(q["holdout_top1"] for q in path)]
+        assert len(best) > 3
+        chosen[name] = found[0].details["chosen"] == best[-1], found[0].details["chosen"] == best[0]
+    assert chosen == {"ericsson": (True, False), "dinov2-logreg": (False, True)}
+    many = np.stack([2 * y - 1, 1 - 2 * y], axis=1)
+    found, _ = evaluate("linear", (x, many), (x, many), protocol="ericsson", points=9)
+    assert found[0].details["chosen"] == pytest.approx(1e6)
 
 
 def test_a_published_validation_part_is_what_is_chosen_on():
