@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -93,7 +94,9 @@ class Ended:
 class Run:
     """One command of bench in a process, and a session, of its own."""
 
-    def __init__(self, folder: Path, args: Sequence[str], fault: Fault | None = None, **variables: str) -> None:
+    def __init__(
+        self, folder: Path, args: Sequence[str], fault: Fault | None = None, cwd: Path = ROOT, **variables: str
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         number = len(list(folder.glob("out*")))
@@ -104,7 +107,7 @@ class Run:
         variables = {"BENCH_CACHE": str(folder / "cache"), "BENCH_OFFLINE": "1", "COLUMNS": "200", **variables}
         with _ONE:
             self.process = _context().Process(
-                target=_carry_out, args=(list(args), variables, *self._said, self._begun, fault)
+                target=_carry_out, args=(list(args), cwd, variables, *self._said, self._begun, fault)
             )
             self.process.start()
 
@@ -144,6 +147,17 @@ class Run:
 def run(folder: Path, args: Sequence[str], fault: Fault | None = None, **variables: str) -> Ended:
     """A command from its start to its end."""
     return Run(folder, args, fault, **variables).ended()
+
+
+def command(*args: str | bytes | Path, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+    """``bench ARGS`` from its start to its end, in this process's environment and what ``variables`` change of it.
+
+    Its interpreter is forked: where starting one is what is tested, it is to be started.
+    """
+    given = [os.fsdecode(arg) for arg in args]
+    with tempfile.TemporaryDirectory() as folder:
+        ended = Run(Path(folder), given, cwd=cwd, **{**os.environ, **variables}).ended(300)
+    return subprocess.CompletedProcess(given, ended.code, ended.out, ended.error)
 
 
 def side_by_side(trial: Callable[[T], R], of: Iterable[T]) -> list[R]:
@@ -358,11 +372,12 @@ def _context() -> Any:
 
 
 def _carry_out(
-    args: list[str], variables: dict[str, str], out: Path, error: Path, begun: Path, fault: Fault | None
+    args: list[str], cwd: Path, variables: dict[str, str], out: Path, error: Path, begun: Path, fault: Fault | None
 ) -> None:
     os.setsid()
     listen()
     os.environ.update(variables)
+    os.chdir(cwd)
     for path, number in ((out, 1), (error, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115

@@ -1,26 +1,18 @@
 """The command line: cheap to start, one sentence for every refusal, stdout for the result alone."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from faulthelp import command
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def bench(*args: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "bench", *args],
-        cwd=environment.pop("cwd", ROOT),
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return command(*args, **{"COLUMNS": "100", **environment})
 
 
 def refused(result: subprocess.CompletedProcess) -> str:

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faulthelp import command
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def refusal(*args, path=str(ROOT), cwd=None, **environment):
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", *map(str, args)],
-        env={**os.environ, "PYTHONPATH": path, **environment}, cwd=cwd, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+def refusal(*args, cwd=ROOT, **environment):
+    return refused(command(*args, cwd=cwd, **environment))
+
+
+def refused(done):
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -76,10 +77,7 @@ def test_objects_are_never_unpickled(tmp_path):
 
 def test_labels_from_five_with_gaps_are_no_error(tmp_path):
     spec = features(tmp_path / "f", {"y": 5 + 7 * (np.arange(20) % 3)}, {"y": 5 + 7 * (np.arange(10) % 3)})
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", "run", "--model", spec, "--suite", "knn,linear", "--runs", str(tmp_path / "r")],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-    )  # fmt: skip
+    done = command("run", "--model", spec, "--suite", "knn,linear", "--runs", tmp_path / "r")
     assert done.returncode == 0, done.stderr
 
 
@@ -132,9 +130,11 @@ def test_another_distribution_named_adapters(tmp_path):
     other = tmp_path / "site" / "adapters"
     other.mkdir(parents=True)
     (other / "__init__.py").write_text("")
-    sentence = refusal(
-        "run", "--model", "demo:mobilenetv2", "--suite", "knn", "--data", "demo", path=f"{tmp_path / 'site'}:{ROOT}",
-        cwd=tmp_path,
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "run", "--model", "demo:mobilenetv2", "--suite", "knn", "--data", "demo"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}"}, cwd=tmp_path, capture_output=True, text=True,
+        timeout=300,
     )  # fmt: skip
+    sentence = refused(done)
     assert "'adapters'" in sentence
     assert "virtual environment" in sentence

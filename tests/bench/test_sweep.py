@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from faulthelp import command
 
 import bench
 from bench import sweep
@@ -98,11 +97,7 @@ def test_what_is_said_for_all_and_for_one(tmp_path: Path) -> None:
 
 
 def run(*args: str, cache: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bench", "sweep", *args],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "BENCH_CACHE": str(cache)}, capture_output=True, text=True,
-        timeout=300, check=False,
-    )  # fmt: skip
+    return command("sweep", *args, BENCH_CACHE=str(cache))
 
 
 def features(folder: Path, seed: int) -> str:

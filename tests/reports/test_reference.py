@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from faulthelp import command
 
 from bench.errors import BenchError
 from bench.protocol import cards
@@ -172,11 +171,8 @@ def features(folder: Path, wrong: float) -> str:
 
 def test_from_the_command_line(tmp_path: Path) -> None:
     def verify(*args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "bench", "verify", "--suite", "knn", "--reference", "dino-vits16", "--runs",
-             str(tmp_path / "runs"), *args],
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+        runs = tmp_path / "runs"
+        return command("verify", "--suite", "knn", "--reference", "dino-vits16", "--runs", runs, *args)
 
     good = verify("--model", features(tmp_path / "good", 0.255))
     assert good.returncode == 0, good.stderr
