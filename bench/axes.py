@@ -1,6 +1,9 @@
-"""Axes along which any frozen protocol may be asked: input size, block or layers, tokens. Each makes a named variant.
+"""Axes along which any frozen protocol may be asked: input size, resizing, block or layers, tokens. Each makes a named
+variant.
 
-``--set knn.size=448`` is ``knn/dino@1+size=448``: the same protocol on images of 448 pixels. ``block=6`` reads the
+``--set knn.size=448`` is ``knn/dino@1+size=448``: the same protocol on images of 448 pixels. ``resize=224`` brings the
+shorter side to 224 before the crop, where transfer protocols take the whole of it and the model's own transform less.
+``block=6`` reads the
 sixth block alone (of a convolutional network the sixth map of its pyramid), ``layers=4`` the last four side by side,
 ``tokens`` the class token, the mean patch token, or both. A suite says in ``axes`` which of them it has.
 """
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 AXES: dict[str, Allowed] = {
     "size": count(1, 16384),
+    "resize": count(1, 16384),
     "block": count(1, 10_000),
     "layers": count(1, 10_000),
     "tokens": words("pooled", "cls", "avg", "cls:avg"),
@@ -86,10 +90,11 @@ def described(axes: Mapping[str, Any], card: Card) -> dict[str, Any]:
     return told | {name: axes[name] for name in ("block", "layers") if name in axes}
 
 
-def at_size(backbone: Backbone, size: int) -> Backbone:
-    """The same network, its weights shared, with its transform at ``size``.
+def at_size(backbone: Backbone, size: int | None, resize: int | None = None) -> Backbone:
+    """The same network, its weights shared, with its transform at ``size`` and the shorter side at ``resize`` before.
 
-    Raises `BenchError` for a network without a transform of its own making and for a size that it cannot take.
+    Raises `BenchError` for a network without a transform of its own making, for a size that it cannot take, and for
+    images that would be smaller than the crop.
     """
     import torch
 
@@ -97,9 +102,24 @@ def at_size(backbone: Backbone, size: int) -> Backbone:
 
     card = backbone.card
     if card.transform is None or card.transform.custom is not None:
-        raise BenchError(f"'{card.name}' has no image transform of bench's: its input size cannot be set to {size}")
+        raise BenchError(
+            f"'{card.name}' has no image transform of bench's: its input size cannot be set to {size or resize}"
+        )
+    transform = card.transform if size is None else resized(card.transform, size)
+    if resize is not None:
+        if not isinstance(transform.crop, int):
+            raise BenchError(
+                f"the transform of '{card.name}' has no square crop: resize={resize} cannot apply, set size"
+            )
+        if resize < transform.crop:
+            raise BenchError(
+                f"resize={resize} makes images smaller than the crop of {transform.crop} pixels: set size too"
+            )
+        transform = transform.model_copy(update={"resize": resize})
     other = copy.copy(backbone)
-    other.card = card.model_copy(update={"transform": resized(card.transform, size)})
+    other.card = card.model_copy(update={"transform": transform})
+    if size is None:
+        return other
     tensor = next(backbone.parameters(), None)
     device = getattr(backbone, "device", tensor.device if tensor is not None else "cpu")
     try:

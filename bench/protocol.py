@@ -43,7 +43,7 @@ class Protocol(BaseModel):
     inputs: list[str] = Field(default_factory=list)
     """Options that name what is compared (a baseline's SPEC) rather than how: they make no variant."""
     axes: dict[str, Any] = Field(default_factory=dict)
-    """Input size, block, layers, tokens (`bench.axes`) where the user asked for others than the model's own."""
+    """What `bench.axes` names (input size, tokens...) where the user asked for others than the model's own."""
     overrides: dict[str, Any] = Field(default_factory=dict)
 
     def variant(self, changes: dict[str, Any]) -> Protocol:

@@ -36,6 +36,8 @@ class Source(NamedTuple):
     precision: str
     size: int | None = None
     """Of the images, where it is not the model's own."""
+    resize: int | None = None
+    """Of their shorter side before the crop, where it is not the model's own."""
 
 
 @dataclass
@@ -96,18 +98,20 @@ class Reading:
         self.left_out: dict[Source, dict[str, Any]] = {}
         """Images that could not be decoded, by source and split."""
         self._known: dict[tuple[int, Source], Mapping[str, FeatureSet]] = {}
-        self._sized: dict[tuple[int, int], Backbone] = {}
+        self._sized: dict[tuple[int, int | None, int | None], Backbone] = {}
 
-    def sized(self, model: Backbone | StoredFeatures, size: int | None) -> Backbone | StoredFeatures:
-        """``model`` at the input size asked for. Raises `BenchError` when it cannot be."""
+    def sized(
+        self, model: Backbone | StoredFeatures, size: int | None, resize: int | None = None
+    ) -> Backbone | StoredFeatures:
+        """``model`` at the input size and resizing asked for. Raises `BenchError` when it cannot be."""
         from bench.axes import at_size
         from bench.stored import StoredFeatures
 
-        if size is None or isinstance(model, StoredFeatures):
+        if (size is None and resize is None) or isinstance(model, StoredFeatures):
             return model
-        key = (id(model), size)
+        key = (id(model), size, resize)
         if key not in self._sized:
-            self._sized[key] = at_size(model, size)
+            self._sized[key] = at_size(model, size, resize)
         return self._sized[key]
 
     def read(
@@ -151,7 +155,7 @@ class Reading:
             return self._known[key]
         from bench.extract import extract
 
-        sized = self.sized(model, source.size)
+        sized = self.sized(model, source.size, source.resize)
         assert not isinstance(sized, StoredFeatures)  # They were given back above.
         mine = [item for item in items if item.source == source]
         names = sorted({name for item in mine for name in item.needs.features})

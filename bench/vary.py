@@ -13,7 +13,7 @@ from bench.errors import BenchError
 def combinations(vary: Mapping[str, Any], suites: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The settings of every combination, the last key changing fastest; one without settings where nothing varies.
 
-    ``vary``: ``suite.option`` -> its values; ``size``, ``block``, ``layers`` or ``tokens`` alone is that axis of every
+    ``vary``: ``suite.option`` -> its values; an axis alone (``size``, ``block``, `bench.axes`) is that axis of every
     suite that has it. What is said of suites that are not among ``suites`` is left out. Raises `BenchError` for a key
     that is neither and for one without values.
     """

@@ -12,6 +12,7 @@ from bench.card import Card, Transform
 from bench.data.opening import open_data
 from bench.errors import BenchError
 from bench.registry import table
+from bench.transform import apply
 
 OPTIONS = {"knn": {"k": [3], "headline_k": 3}, "linear": {"C": 1.0}, "ridge": {"penalty": 1.0}, "retrieval": {"k": [1]}}
 
@@ -124,6 +125,27 @@ def test_sizes_of_one_run_are_features_of_their_own(vit, pictures):
     assert record.environment["images_forwarded"] <= 2 * 45
 
 
+def test_the_shorter_side_before_the_crop(vit, pictures, monkeypatch):
+    """32 of 32 pixels where the model's own transform takes 32 of 36, and 48 of 60 where it takes 48 of 54."""
+
+    def shrunk(resize, crop):
+        own = Transform(resize=resize, crop=crop)
+        images = open_data(pictures).test
+        with torch.inference_mode():
+            every = [vit.features(apply(own, images.image(i))[None])["pooled"] for i in range(len(images))]
+        return torch.cat(every).numpy()
+
+    found, record = seen_by("knn", vit, pictures, monkeypatch, resize=32)
+    np.testing.assert_allclose(found, shrunk(32, 32), atol=1e-5)
+    assert record.measurements[0].protocol.endswith("+resize=32")
+    assert (record.measurements[0].transform.resize, record.measurements[0].transform.crop) == (32, 32)
+    assert np.abs(found - shrunk(36, 32)).max() > 1e-3
+    both, _ = seen_by("knn", vit, pictures, monkeypatch, resize=60, size=48)
+    np.testing.assert_allclose(both, shrunk(60, 48), atol=1e-5)
+    record = run(vit, pictures, ["knn", "ridge"], **{"ridge.resize": 32})
+    assert {m.suite: m.transform.resize for m in record.measurements} == {"knn": 36, "ridge": 32}
+
+
 def test_the_network_in_the_loop_takes_a_size(vit, pictures):
     record = bench.run(
         vit, ["linear", "attentive"], pictures, protocols={"linear": "moco"}, workers=0, device="cpu",
@@ -154,6 +176,8 @@ def test_the_linear_grid_takes_single_blocks(vit, pictures):
         ({"knn.size": "large"}, "knn.size takes a whole number"),
         ({"knn.size": 7}, "cannot take images of 7x7 pixels"),
         ({"knn.sise": 7}, "nearest: size"),
+        ({"knn.resize": 31}, "smaller than the crop of 32 pixels: set size too"),
+        ({"attentive.resize": 40}, "has no option 'resize'"),
         ({"agreement.size": 7}, "has no option 'size'"),
     ],
 )
