@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from suites.best_epoch import BestEpoch
     from suites.classification import Labels
     from suites.sgd_grid import Head
+    from suites.training.length import Length
 
 PIECE = {"cuda": 256, "cpu": 32}
 """Images that go through the network at once, unless the user says so."""
@@ -59,6 +60,14 @@ def best_of_epochs(
     return best.path(grid), best.chosen()
 
 
+def length_of(settings: dict[str, Any], samples: int) -> Length:
+    """How long the heads learn from so many samples: an epoch's incomplete batch is left out."""
+    from suites.training.length import Length
+
+    limit = {"iterations": settings["iterations"]} if settings["iterations"] else {"epochs": settings["epochs"]}
+    return Length.of(samples, settings["batch"], **limit)
+
+
 def _learn(
     task: Task, labels: Labels, grid: Sequence[Head], held: np.ndarray | None, best: BestEpoch | None = None
 ) -> dict[str, tuple[list[Head], Group]]:
@@ -69,7 +78,6 @@ def _learn(
     from bench.cpu import cpu_pass
     from bench.data.subset import Subset
     from suites.finetuning.images import TrainingImages
-    from suites.training.length import Length
     from suites.training.order import Order
 
     settings = task.settings
@@ -78,10 +86,7 @@ def _learn(
         raise BenchError(f"{task.protocol.id} runs the network itself: it cannot be computed from stored features")
     images = _decodable(task)
     rows = np.arange(len(labels.train)) if held is None else np.flatnonzero(~held)
-    length = Length.of(
-        len(rows), settings["batch"],
-        **({"iterations": settings["iterations"]} if settings["iterations"] else {"epochs": settings["epochs"]}),
-    )  # fmt: skip
+    length = length_of(settings, len(rows))
     groups = _groups(task, labels, grid, length.batch, length.iterations, length.per_epoch)
     samples = TrainingImages(Subset(images, rows), labels.train[rows], augmentation(settings, backbone))
     device = torch.device(task.device)

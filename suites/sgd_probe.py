@@ -60,10 +60,9 @@ def evaluate(task: Task) -> Iterator[Measurement]:
     if not np.isfinite(logits).all():
         raise _diverged(chosen)
     top, score = rank(logits, labels)
-    final = recipe_of(settings, len(labels.train), [chosen])
+    iterations, batch = _length(settings, len(labels.train), chosen)
     details: dict[str, Any] = {
-        "path": path, "chosen": chosen.rate, "head": chosen.described(), "iterations": final.iterations,
-        "batch": final.batch,
+        "path": path, "chosen": chosen.rate, "head": chosen.described(), "iterations": iterations, "batch": batch,
     }  # fmt: skip
     if asked := [choice for choice in settings["features"] if choice not in features]:
         details["not_of_this_model"] = {"features": asked, "instead": "its pooled feature"}
@@ -78,6 +77,17 @@ def evaluate(task: Task) -> Iterator[Measurement]:
             yield measurement.model_copy(update={"interval": None, "interval_method": None, "interval_note": note})
         else:
             yield measurement
+
+
+def _length(settings: dict[str, Any], n: int, head: Head) -> tuple[int, int]:
+    """(iterations, total batch) by which ``head`` was learnt on ``n`` samples."""
+    if in_loop(settings):
+        from suites import loop_probe
+
+        length = loop_probe.length_of(settings, n)
+        return length.iterations, length.batch
+    recipe = recipe_of(settings, n, [head])
+    return recipe.iterations, recipe.batch
 
 
 def _diverged(head: Head) -> BenchError:

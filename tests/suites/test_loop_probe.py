@@ -203,6 +203,13 @@ def test_a_single_rate_is_chosen_by_its_epochs_alone(model, pictures):
         return run(model, pictures, "dino-r50", options={"epochs": 3, "rates": 100, **more}).measurements[0]
 
     best, last = found(), found(select="last")
+    # Thirty images make two whole batches of twelve an epoch; a batch of a hundred is one of thirty.
+    assert (last.details["iterations"], last.details["batch"]) == (6, 12)
+    wide = found(select="last", batch=100)
+    assert (wide.details["iterations"], wide.details["batch"]) == (3, 30)
+    # A recipe that reports the last epoch has the best one for the asking.
+    asked = run(model, pictures, "moco", options={"epochs": 3, "rates": 100, "select": "best_on_test"})
+    assert asked.measurements[0].details["path"][0]["epoch"] in (1, 2, 3)
     assert (best.selection, best.interval) == ("best_on_test", None)
     assert best.details["path"][0]["epoch"] in (1, 2, 3)
     assert (last.selection, last.details["path"]) == ("last", [])
