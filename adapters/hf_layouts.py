@@ -12,6 +12,7 @@ HUGGING_FACE: tuple[Layout, ...] = (
         transform=BICUBIC.model_copy(update={"resize": 224}),
         feature="cls",
         arguments=lambda _: {"norm_eps": 1e-12},
+        positions="plain",
     ),
     Layout(
         "Hugging Face BEiT",
@@ -45,6 +46,7 @@ HUGGING_FACE: tuple[Layout, ...] = (
         lacks=(r".*/(?:\S*\.)?embeddings\.register_tokens",),
         transform=BICUBIC,
         feature="cls",
+        linear=("cls", "avg"),
         positions="plain",
     ),
     Layout(
@@ -53,6 +55,7 @@ HUGGING_FACE: tuple[Layout, ...] = (
         (r".*/(?:\S*\.)?encoder\.layer\.0\.layer_scale1\.lambda1", r".*/(?:\S*\.)?embeddings\.register_tokens"),
         transform=BICUBIC,
         feature="cls",
+        linear=("cls", "avg"),
     ),
     Layout(
         "Hugging Face ALIGN",
@@ -68,6 +71,7 @@ HUGGING_FACE: tuple[Layout, ...] = (
         feature="cls",
         arguments=lambda _: {"norm_eps": 1e-5},
         architectures=r"vit_.*_clip_quickgelu_\d+",
+        positions="plain",
         note="activation QuickGELU assumed, the class's default (--arch vit_..._clip_224 for GELU)",
         at_native_size=True,
     ),
@@ -79,6 +83,7 @@ HUGGING_FACE: tuple[Layout, ...] = (
         feature="head",
         arguments=lambda _: {"norm_eps": 1e-6, "act_layer": "gelu_tanh"},
         architectures=r"vit_.*_siglip_\d+",
+        positions="plain",
         at_native_size=True,
     ),
     Layout(
@@ -92,7 +97,9 @@ HUGGING_FACE: tuple[Layout, ...] = (
         lacks=(r".*/(?:\S*\.)?embeddings\.cls_token",),
         transform=HALF.model_copy(update={"resize": (224, 224), "crop": None, "interpolation": "bilinear"}),
         feature="avg",
+        linear=("avg",),
         arguments=lambda _: {"norm_eps": 1e-6},
+        positions="plain",
     ),
     Layout(
         "Hugging Face SimMIM Swin",
@@ -104,6 +111,7 @@ HUGGING_FACE: tuple[Layout, ...] = (
         ),
         transform=BICUBIC.model_copy(update={"resize": (224, 224), "crop": None}),
         at_native_size=True,
+        padded_first=True,
     ),
     Layout(
         "Hugging Face Swin",
@@ -115,6 +123,7 @@ HUGGING_FACE: tuple[Layout, ...] = (
         transform=BICUBIC.model_copy(update={"resize": (224, 224), "crop": None}),
         classifier=True,
         at_native_size=True,
+        padded_first=True,
     ),
     Layout(
         "Hugging Face ResNet",
@@ -134,6 +143,7 @@ HUGGING_FACE: tuple[Layout, ...] = (
         feature="cls",
         classifier=True,
         arguments=lambda _: {"norm_eps": 1e-12},
+        positions="plain",
         note="epsilon 1e-12 assumed, ViT's default; ViT-MSN's is 1e-6 (give the folder with its config.json)",
     ),
     Layout(

@@ -5,7 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MethodType
 from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bench.errors import BenchError
 
@@ -103,3 +108,56 @@ def _depths(names: Shapes) -> tuple[int, ...] | None:
         if match := _BLOCK.fullmatch(name):
             numbers.setdefault(int(match[1]), set()).add(int(match[2]))
     return tuple(len(numbers[stage]) for stage in sorted(numbers)) or None
+
+
+def pad_first(network: nn.Module) -> None:
+    """Make timm's Swin (version 1 or 2) compute maps of any size as transformers' classes do; others are left as is.
+
+    Where windows do not divide a map, transformers pads it before it shifts the windows and timm after. And of version
+    1 a stage that is larger than one window is shifted, whatever it was at the network's own size.
+    """
+    from timm.models.swin_transformer import SwinTransformerBlock
+    from timm.models.swin_transformer_v2 import SwinTransformerV2Block
+
+    for stage in getattr(network, "layers", ()):
+        for number, block in enumerate(getattr(stage, "blocks", ())):
+            if isinstance(block, SwinTransformerBlock | SwinTransformerV2Block):
+                block._odd = number % 2 == 1
+                block._attn = MethodType(_attention, block)
+
+
+def _attention(self: Any, tokens: Tensor) -> Tensor:
+    """timm's step of a block from tokens [B, H, W, C] to what its windows' attention gives, with our padding."""
+    from timm.models.swin_transformer import SwinTransformerBlock, window_partition
+
+    batch, height, width, channels = tokens.shape
+    side_h, side_w = self.window_size
+    shift = self.shift_size
+    if isinstance(self, SwinTransformerBlock):
+        shift = (side_h // 2, side_w // 2) if self._odd and min(height, width) > side_h else (0, 0)
+    padded = F.pad(tokens, (0, 0, 0, -width % side_w, 0, -height % side_h))
+    rows, columns = padded.shape[1:3]
+    mask = None
+    if any(shift):
+        padded = torch.roll(padded, (-shift[0], -shift[1]), (1, 2))
+        mask = _mask(rows, columns, self.window_size, shift, tokens)
+    windows = window_partition(padded, self.window_size).view(-1, side_h * side_w, channels)
+    out: Tensor = self.attn(windows, mask=mask)
+    whole = out.view(batch, rows // side_h, columns // side_w, side_h, side_w, channels)
+    whole = whole.transpose(2, 3).reshape(batch, rows, columns, channels)
+    if any(shift):
+        whole = torch.roll(whole, shift, (1, 2))
+    return whole[:, :height, :width].contiguous()
+
+
+def _mask(rows: int, columns: int, window: tuple[int, int], shift: tuple[int, int], like: Tensor) -> Tensor:
+    """[windows, tokens, tokens]: -100 between patches that only the shift brought into one window, else 0."""
+    regions = []
+    for length, side, step in ((rows, window[0], shift[0]), (columns, window[1], shift[1])):
+        places = torch.arange(length, device=like.device)
+        regions.append((places >= length - side).long() + (places >= length - step).long())
+    whole = regions[0][:, None] * 3 + regions[1][None]
+    cut = whole.view(rows // window[0], window[0], columns // window[1], window[1]).transpose(1, 2)
+    flat = cut.reshape(-1, window[0] * window[1])
+    apart = flat[:, None] != flat[:, :, None]
+    return torch.zeros(apart.shape, dtype=like.dtype, device=like.device).masked_fill(apart, -100.0)

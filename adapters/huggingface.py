@@ -9,10 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from adapters import hf_swin
+from adapters import hf_swin, processor
 from adapters.jsonfile import read_json
 from adapters.layout import Layout
-from adapters.processor import transform_beside
 from adapters.windowed import version
 from bench.errors import BenchError
 
@@ -69,17 +68,28 @@ def refined(layout: Layout, folder: Path, names: Mapping[str, Sequence[int]]) ->
         refinement["note"] = None
     if (method := METHODS.get(str(config.get("model_type")))) is not None:
         refinement["method"] = method
+        if method == "msn":
+            refinement["feature"] = "cls before norm"
     stating = folder / "preprocessor_config.json"
     try:
-        transform = transform_beside(stating)
+        said = processor.stated(stating)
+        transform = processor.transform_of(said)
     except (ValueError, TypeError, OverflowError) as error:
         first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise BenchError(f"{stating} states an input transform that cannot be: {first}") from None
     if transform is not None:
         refinement |= {"transform": transform, "at_native_size": False}
+    if processor.swaps(said):
+        raise BenchError(
+            f"{stating} asks for blue before red, which no named architecture takes: leave --arch out, or take "
+            f"do_flip_channel_order out of it"
+        )
     if layout.name == "Hugging Face CLIP" and isinstance(config.get("hidden_act"), str):
         plain, quick = r"vit_.*_clip_\d+", r"vit_.*_clip_quickgelu_\d+"
         refinement |= {"architectures": quick if config["hidden_act"] == "quick_gelu" else plain, "note": None}
+    if undone := [f"its own processor {what}, which is not done here" for what in processor.beyond(said)]:
+        note = refinement.get("note", layout.note)
+        refinement["note"] = "; ".join([*([note] if note else []), *undone])
     return replace(layout, **refinement)
 
 

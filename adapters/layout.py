@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from adapters.positions import How
 from adapters.timm_backbone import Feature
@@ -77,6 +77,10 @@ class Layout:
     """Whether the method's class may be without a final norm, so that a file without one is whole."""
     square: str | None = None
     """Pattern of a ``set/name`` that must be there with a square matrix."""
+    linear: tuple[Literal["cls", "avg"], ...] = ()
+    """What the method's classifier ``head`` reads, side by side, where that is not the network's own place for one."""
+    padded_first: bool = False
+    """Whether the method's Swin pads maps that its windows do not divide before it shifts them, see `hf_swin`."""
     positions: How = "antialiased"
     """How the method resizes its position grid, see `adapters.positions`."""
 

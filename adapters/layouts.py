@@ -123,7 +123,7 @@ OFFICIAL: tuple[Layout, ...] = (
         "SimCLR v2",
         "simclr",
         (r".*/(?:\S*\.)?net\.1\.blocks\.0\.projection\.bn\.0\.weight", r".*/(?:\S*\.)?net\.0\.0\.weight"),
-        transform=PIXELS,
+        transform=PIXELS.model_copy(update={"interpolation": "bicubic"}),
         classifier=True,
         note="trained and evaluated without standardisation",
     ),
@@ -191,6 +191,7 @@ OFFICIAL: tuple[Layout, ...] = (
         weights=r"target_encoder.*",
         transform=BICUBIC,
         feature="avg",
+        positions="plain",
     ),
     Layout(
         "MSN",
@@ -198,7 +199,8 @@ OFFICIAL: tuple[Layout, ...] = (
         (r"target_encoder/.*cls_token", r"(?:encoder|prototypes?)(?:/.*)?"),
         weights=r"target_encoder.*",
         transform=BILINEAR,
-        feature="cls",
+        feature="cls before norm",
+        positions="plain",
     ),
     Layout(
         "SimMIM",

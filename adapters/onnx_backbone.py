@@ -26,7 +26,8 @@ class OnnxBackbone(Backbone):
     """``pooled`` is what ``pick`` makes of the graph's output; the network behind it cannot be trained or looked into.
 
     The graph runs on the processor whatever device the images are on. ``fixed`` is the number of images that the graph
-    takes at once, None for any; a smaller batch is filled up with copies of its last image.
+    takes at once, None for any; a smaller batch is filled up with copies of its last image. Images, red first as
+    everywhere, are given to the graph blue first where ``blue_first``.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class OnnxBackbone(Backbone):
         pool: str | None = None,
         channels_last: bool = False,
         fixed: int | None = None,
+        blue_first: bool = False,
     ) -> None:
         super().__init__()
         self.session = session
@@ -46,6 +48,7 @@ class OnnxBackbone(Backbone):
         self._pool = pool
         self._channels_last = channels_last
         self._fixed = fixed
+        self._blue_first = blue_first
         (only,) = session.get_inputs()
         self._input, self._dtype = only.name, DTYPES[only.type]
 
@@ -92,7 +95,7 @@ class OnnxBackbone(Backbone):
 
     def _fed(self, images: Tensor) -> np.ndarray:
         """The images [B, ...] in the graph's type and order."""
-        array = images.detach().cpu().numpy()
+        array = (images.flip(1) if self._blue_first else images).detach().cpu().numpy()
         if self._dtype is np.uint8:
             array = np.rint(255 * array).clip(0, 255)
         if self._channels_last:

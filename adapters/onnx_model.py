@@ -51,6 +51,9 @@ def load(path: Path, text: str = "", *, spec: str, arch: str | None = None, weig
     shape, dtype, channels_last = _input(path, session, choices.get("order"))
     outputs = _outputs(path, session, choices)
     transform, notes = _transform(facts, shape, channels_last, dtype == "tensor(uint8)", choices)
+    blue_first = processor.swaps(_processor(facts))
+    if blue_first:
+        notes.append("its processor gives blue first: red and blue are swapped where images enter the graph")
     if shape[0] is not None:
         notes.append(f"the graph takes {shape[0]} images at once: smaller batches are filled up")
     if facts.parameters:
@@ -61,7 +64,7 @@ def load(path: Path, text: str = "", *, spec: str, arch: str | None = None, weig
         architecture="onnx",
         family="module",
         dims={},
-        feature=_feature(session, outputs["pooled"], choices),
+        feature=_feature(session, outputs["pooled"], choices) + (", of images blue first" if blue_first else ""),
         transform=transform,
         parameters=facts.parameters,
         weight_digest=facts.digest(),
@@ -70,8 +73,9 @@ def load(path: Path, text: str = "", *, spec: str, arch: str | None = None, weig
         notes=notes,
     )
     backbone = OnnxBackbone(
-        session, card, outputs=outputs, pool=choices.get("pool"), channels_last=channels_last, fixed=shape[0]
-    )
+        session, card, outputs=outputs, pool=choices.get("pool"), channels_last=channels_last, fixed=shape[0],
+        blue_first=blue_first,
+    )  # fmt: skip
     _try(backbone)
     return freeze(backbone)
 
@@ -233,6 +237,15 @@ def _stated(facts: OnnxFile) -> tuple[Transform | None, str]:
     except (ValueError, TypeError, OverflowError, IndexError, ZeroDivisionError, RecursionError) as error:
         first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise BenchError(f"{facts.path}: {where} states an input transform that cannot be: {first}") from None
+
+
+def _processor(facts: OnnxFile) -> dict[str, Any]:
+    """The processor's configuration that `_stated` reads, empty where it reads none."""
+    told = facts.metadata
+    if "preprocessor_config" in told:
+        content = json.loads(told["preprocessor_config"])
+        return content if isinstance(content, dict) else {}
+    return {} if {"mean", "std"} <= set(told) else processor.stated(facts.path.parent / "preprocessor_config.json")
 
 
 def _numbers(text: str) -> list[float]:

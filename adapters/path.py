@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from adapters import eightbits, positions, reader, sniff, texts, timm_folder
+from adapters import classifiers, eightbits, hf_swin, positions, reader, sniff, texts, timm_folder
 from adapters.filling import filled
 from adapters.huggingface import refined
 from adapters.layout import CIFAR10, CIFAR100, Layout
@@ -70,6 +70,7 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         return other
     kind_of_file, hazards = container.kind, container.hazards
     tensors = {name: chosen.tensors[key] for name, key in chosen.fit.mapped.items()}
+    linear, chosen = classifiers.beside(chosen, str(path))
     chosen = chosen._replace(tensors={})
     del container, sets  # what the network does not need (an optimiser's state, other weight sets) is freed before
     network = filled(chosen.architecture, chosen.outline, tensors, str(path))
@@ -105,7 +106,9 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         backbone = kind(network, card, classifier=own and layout.classifier)
     else:
         positions.install(network, layout.positions)
-        backbone = TimmBackbone(network, card, feature=_feature(network, layout))
+        if layout.padded_first:
+            hf_swin.pad_first(network)
+        backbone = TimmBackbone(network, card, feature=_feature(network, layout), linear=linear)
     if told is not None and told.transform is not None:
         transform, origin = told.transform, None
     else:
@@ -134,7 +137,7 @@ def _names(sets: list[WeightSet], content: object) -> dict[str, tuple[int, ...]]
 def _feature(network: torch.nn.Module, layout: Layout) -> Feature:
     """The method's frozen feature; convolutional networks, and those without a class token, have one only."""
     own = traits(network)
-    if layout.feature is None or own.family == "cnn" or (layout.feature == "cls" and not own.class_token):
+    if layout.feature is None or own.family == "cnn" or (layout.feature.startswith("cls") and not own.class_token):
         return "head"
     return layout.feature
 

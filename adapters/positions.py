@@ -1,7 +1,8 @@
 """Position embeddings at other input sizes, resized as each method's own code does it.
 
-timm resizes with antialiasing to the exact size. DINO and DINOv2 without registers resize by a scale factor that is
-slightly too large (0.1 of a patch, against rounding); Hugging Face's port by size, without antialiasing.
+timm resizes with antialiasing to the exact size, and so do DINOv2 with registers and open_clip. DINO, iBOT and DINOv2
+without registers resize by a scale factor that is slightly too large (0.1 of a patch, against rounding); MAE, MSN,
+I-JEPA and Hugging Face's classes by the sizes, without antialiasing.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def _pos_embed(self: Any, tokens: Tensor) -> Tensor:
     if positions.shape[1] - prefix != height * width or height != width:
         grid = resized(positions[:, prefix:].float(), height, width, self._resizing).to(positions.dtype)
         positions = torch.cat([positions[:, :prefix], grid], 1)
-    special = [part.expand(batch, -1, -1) for part in (self.cls_token, self.reg_token) if part is not None]
+    parts = (self.cls_token, getattr(self, "dist_token", None), self.reg_token)
+    special = [part.expand(batch, -1, -1) for part in parts if part is not None]
     if self.no_embed_class:
         tokens = torch.cat([*special, tokens + positions], 1)
     else:

@@ -68,12 +68,16 @@ def transform_of(config: dict[str, Any]) -> Transform | None:
 def beyond(config: dict[str, Any]) -> list[str]:
     """What the processor does besides, which no `Transform` expresses."""
     words = {
-        "do_flip_channel_order": "swaps red and blue",
         "do_thumbnail": "keeps the aspect of wide images in a frame",
         "do_align_long_axis": "turns images on their long side",
         "do_pad": "pads images",
     }
     return [what for name, what in words.items() if config.get(name) is True]
+
+
+def swaps(config: dict[str, Any]) -> bool:
+    """Whether the processor gives blue first, after all that its `Transform` says."""
+    return config.get("do_flip_channel_order", _kind(config).startswith("MobileViT")) is True
 
 
 def _kind(config: dict[str, Any]) -> str:

@@ -13,8 +13,9 @@ from bench.backbone import Backbone, checked, freeze, weight_digest
 from bench.card import IMAGENET_MEAN, IMAGENET_STD, Card, Interpolation, Transform
 from bench.errors import BenchError
 
-Feature = Literal["cls", "avg", "head"]
-"""What ``pooled`` is: the class token, the mean of the patch tokens (or of the last map), or the head's input."""
+Feature = Literal["cls", "cls before norm", "avg", "head"]
+"""What ``pooled`` is: the class token (after or before the final norm), the mean of the patch tokens (or of the last
+map), or the head's input."""
 
 # Flexible input sizes, where the architecture takes such an argument. A classifier is as in the checkpoint.
 _SIZE_ARGUMENTS: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
@@ -117,11 +118,25 @@ def traits(network: Any) -> Traits:
 
 
 class TimmBackbone(Backbone):
-    """A timm network, frozen. ``feature`` fixes what ``pooled`` is; ``card.dims`` and strides are filled in here."""
+    """A timm network, frozen. ``feature`` fixes what ``pooled`` is; ``card.dims`` and strides are filled in here.
 
-    def __init__(self, network: nn.Module, card: Card, *, feature: Feature = "head") -> None:
+    ``linear``: a classifier that timm's network has no place for, and the features that it reads side by side.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        card: Card,
+        *,
+        feature: Feature = "head",
+        linear: tuple[nn.Linear, tuple[str, ...]] | None = None,
+    ) -> None:
         super().__init__()
         self.network: Any = network
+        self.linear: nn.Linear | None = None
+        self._read_by_linear: tuple[str, ...] = ()
+        if linear is not None:
+            self.linear, self._read_by_linear = linear
         self.traits = traits(network)
         own = self.traits
         self._check(card.name, feature)
@@ -131,8 +146,12 @@ class TimmBackbone(Backbone):
             dims["cls"] = own.width
         if own.classes:
             dims["logits"] = own.classes
+        elif self.linear is not None:
+            dims["logits"] = self.linear.out_features
         head = tuple(f"{name}." for name in classifier_names(network))
         tensors = network.state_dict()
+        if self.linear is not None:
+            tensors = {**tensors, **{f"linear.{name}": tensor for name, tensor in self.linear.state_dict().items()}}
         self.card = card.model_copy(
             update={
                 "family": own.family,
@@ -147,14 +166,22 @@ class TimmBackbone(Backbone):
         freeze(self)
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
-        last = self._last(self._checked(images))
+        images = self._checked(images)
+        if self._feature == "cls before norm":
+            last, raw = self._last_and_raw(images)
+        else:
+            last, raw = self._last(images), None
         out = self._read(last)
-        if self._feature == "head":
+        if raw is not None:
+            out["pooled"] = raw
+        elif self._feature == "head":
             out["pooled"] = self._pre_logits(last)
         else:
             out["pooled"] = out[self._feature]
         if self.traits.classes:
             out["logits"] = self.network.forward_head(last)
+        elif self.linear is not None:
+            out["logits"] = self.linear(torch.cat([out[name] for name in self._read_by_linear], 1))
         return {name: value for name, value in out.items() if name in self.card.dims}
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
@@ -191,6 +218,16 @@ class TimmBackbone(Backbone):
         if not isinstance(last, Tensor):
             raise BenchError(f"architecture '{self.card.architecture}' gives no single last map: it is not supported")
         return last
+
+    def _last_and_raw(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The last tokens, and the class token of the last block before the final norm, of one forward."""
+        try:
+            last, blocks = self.network.forward_intermediates(
+                images, indices=1, return_prefix_tokens=True, norm=False, output_fmt="NLC"
+            )
+        except (AssertionError, RuntimeError) as error:
+            raise self._refusal(images, error) from error
+        return last, blocks[-1][1][:, 0]
 
     def _intermediates(self, images: Tensor, indices: Any, **arguments: Any) -> list[Any]:
         reader = getattr(self.network, "forward_intermediates", None)
@@ -234,7 +271,7 @@ class TimmBackbone(Backbone):
         return pooled.flatten(1) if pooled.ndim > 2 else pooled
 
     def _check(self, name: str, feature: Feature) -> None:
-        if feature == "cls" and not self.traits.class_token:
+        if feature.startswith("cls") and not self.traits.class_token:
             raise BenchError(f"'{name}' has no class token to evaluate")
 
     def _name_of_feature(self) -> str:

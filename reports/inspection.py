@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _FEATURES = {
     "cls": "class token",
+    "cls before norm": "class token before the final norm",
     "avg": "mean of the patch tokens",
     "flat": "last map, flattened",
     "attention_pool": "attention pooling of the last map",

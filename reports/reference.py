@@ -153,7 +153,8 @@ def mark(card: Card, m: Measurement) -> Verdict | None:
     The checkpoint is told by the released file's name, which has to be one release's alone, and by its architecture.
     """
     own = PurePath(card.spec).name
-    mine = [r for r in _by_file().get(own, ()) if r.architecture == card.architecture]
+    # A file's arguments beside the name (heads, epsilon) are those that its own layout reads.
+    mine = [r for r in _by_file().get(own, ()) if r.architecture == card.architecture.partition("(")[0]]
     reference = next((r for r in mine if r.metric == m.metric and _comparable(m, r)), None)
     return Verdict(reference, m.value) if reference is not None else None
 

@@ -27,10 +27,13 @@ class VisionBackbone(Backbone):
         head = tuple(name for name, _ in model.whole.named_children() if not self._way.startswith(name))
         head = head if model.classifier else ()
         parameters = model.whole.named_parameters()
+        tensors = model.whole.state_dict()
+        if reading.blue_first:  # features of the same weights, and others
+            tensors = {**tensors, "blue_first": torch.ones(1)}
         self.card = card.model_copy(
             update={
                 "parameters": sum(p.numel() for n, p in parameters if n.partition(".")[0] not in head),
-                "weight_digest": weight_digest(model.whole.state_dict()),
+                "weight_digest": weight_digest(tensors),
                 "strides": reading.strides,
                 "channels": reading.channels,
                 "family": self._family(),

@@ -11,7 +11,7 @@ from torch import Tensor
 from adapters import eightbits, reader
 from adapters.huggingface import METHODS
 from adapters.options import refuse
-from adapters.processor import beyond, transform_of
+from adapters.processor import beyond, swaps, transform_of
 from adapters.processor import stated as processor_beside
 from adapters.vision.backbone import VisionBackbone
 from adapters.vision.config import configuration, library, stated_by
@@ -45,7 +45,9 @@ def is_vision(folder: Path) -> bool:
     kind = stated.get("model_type")
     if not isinstance(kind, str) or not kind:
         return False
-    return kind not in TRANSLATED or _deviates(kind, stated)
+    if kind not in TRANSLATED or _deviates(kind, stated):
+        return True
+    return swaps(processor_beside(folder / "preprocessor_config.json"))
 
 
 def _deviates(kind: str, stated: dict[str, Any]) -> bool:
@@ -85,7 +87,7 @@ def load(
     model = model_of(folder, config, stated, _tensors(folder, sets))
     reading = read(model, str(folder))
     notes: list[str] = [eight] if eight else []
-    transform = _transform(folder, stated, model.config, reading.size, notes)
+    transform, reading.blue_first = _transform(folder, stated, model.config, reading.size, notes)
     if "auto_map" in stated:
         container.hazards.append("config.json names Python code (auto_map): not read, not executed")
     classes = int(getattr(model.config, "num_labels", 0) or 0) if model.classifier else 0
@@ -125,8 +127,13 @@ def _tensors(folder: Path, found: list[WeightSet]) -> dict[str, Tensor]:
     return dict(sets[0].tensors)
 
 
-def _transform(folder: Path, stated: dict[str, Any], config: Any, size: tuple[int, int], notes: list[str]) -> Transform:
-    """What the folder's processor does, else what the class's own does without being told, at the network's size."""
+def _transform(
+    folder: Path, stated: dict[str, Any], config: Any, size: tuple[int, int], notes: list[str]
+) -> tuple[Transform, bool]:
+    """What the folder's processor does, else what the class's own does without being told, at the network's size.
+
+    With it, whether blue comes first then.
+    """
     stating = folder / "preprocessor_config.json"
     said = processor_beside(stating)
     try:
@@ -147,7 +154,9 @@ def _transform(folder: Path, stated: dict[str, Any], config: Any, size: tuple[in
         notes.append(f"the folder does not state its input transform: {whose} is taken, {transform.describe()}")
     for what in beyond(said):
         notes.append(f"its own processor {what}, which is not done here: {transform.describe()}")
-    return transform
+    if swaps(said):
+        notes.append("its own processor gives blue first: red and blue are swapped where images enter the network")
+    return transform, swaps(said)
 
 
 def _at(transform: Transform, size: tuple[int, int]) -> Transform:

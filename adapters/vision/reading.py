@@ -40,6 +40,8 @@ class Reading:
     """Native input size (height, width)."""
     frames: tuple[int, int] | None
     """(frames of a clip, frames in a token) of a video network."""
+    blue_first: bool = False
+    """Whether images, red first as everywhere, are given to the network blue first."""
     clip: int = 0
     """Frames that it was run on to find this: the fewest that it takes."""
     kind: Literal["tokens", "maps", "vector"] = "vector"
@@ -74,7 +76,8 @@ def run(model: Model, reading: Reading, images: Tensor, *, hidden: bool = False)
     tower = model.tower
     kept: list[Any] = []
     blocks: list[Tensor] = []
-    fed = images.transpose(1, 2) if reading.frames else images
+    fed = images.flip(1) if reading.blue_first else images
+    fed = fed.transpose(1, 2) if reading.frames else fed
     accepted = inspect.signature(model.whole.forward).parameters
     name = next((name for name in INPUTS if name in accepted), INPUTS[0])
     arguments: dict[str, Any] = {name: fed}
@@ -86,6 +89,7 @@ def run(model: Model, reading: Reading, images: Tensor, *, hidden: bool = False)
         arguments["interpolate_pos_encoding"] = True
     if hidden:
         arguments["output_hidden_states"] = True
+    _restore_windows(tower)
     hooks = []
     if model.classifier:
         hooks.append(tower.register_forward_hook(lambda module, given, out: kept.append(out)))
@@ -101,6 +105,14 @@ def run(model: Model, reading: Reading, images: Tensor, *, hidden: bool = False)
     if not hasattr(own, "keys"):
         raise BenchError(f"transformers' {model.name} gives a {type(own).__name__} where named outputs are expected")
     return Raw(own, blocks, out.get("logits") if model.classifier else None)
+
+
+def _restore_windows(tower: nn.Module) -> None:
+    """Give windows the sizes they were made with: such classes shrink theirs at a small map and leave them so."""
+    for part in tower.modules():
+        if hasattr(part, "set_shift_and_window_size"):
+            own = part.__dict__.setdefault("_own_windows", (part.window_size, part.shift_size))
+            part.window_size, part.shift_size = own
 
 
 def _cut(images: Tensor, patch: tuple[int, int]) -> Tensor:

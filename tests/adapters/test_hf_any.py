@@ -8,14 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from contracthelp import check_contract
-from hfhelp import MODELS, PLAIN, class_token, images_of, loaded, made, mean, pooler, saved
+from hfhelp import MODELS, PLAIN, class_token, images_of, loaded, made, mean, pooler, saved, transformers
 from layouthelp import close, values
+from PIL import Image
 
 import bench
 from bench.errors import BenchError
+from bench.transform import apply
 
 
 @pytest.fixture
@@ -128,6 +131,19 @@ def test_another_size_as_the_class_resizes_its_positions(tmp_path: Path) -> None
         assert backbone.pyramid(larger)[0].shape == (1, 32, 6, 5)
 
 
+def test_a_size_leaves_the_windows_of_others_alone(tmp_path: Path) -> None:
+    """transformers' first Swin keeps the windows and shifts of the smallest map that it has seen."""
+    folder = saved(made("donut-swin", {**MODELS["donut-swin"][0], "image_size": 32, "depths": [2, 2]}), tmp_path)
+    backbone, fresh = loaded(folder), transformers.DonutSwinModel.from_pretrained(folder).eval()
+    larger = values("larger", (1, 3, 64, 64)) * 100
+    with torch.no_grad():
+        expected = pooler(fresh(larger))
+        backbone.features(larger[:, :, :32, :32])
+        assert close(backbone.features(larger)["pooled"], expected)
+        assert not close(pooler(fresh(larger[:, :, :32, :32])), expected)
+        assert not close(pooler(fresh(larger)), expected)
+
+
 def test_pickled_and_sharded_weights_of_either_kind_are_one(regnet: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
@@ -183,6 +199,56 @@ def test_what_no_shape_tells_of_a_translated_type(tmp_path: Path, stated: dict[s
     with torch.no_grad():
         assert close(backbone.features(images)["pooled"], pooler(model(images)))
     assert backbone.card.architecture == ("transformers:ResNetModel" if stated else "resnet18")
+
+
+def _picture(size: int) -> Image.Image:
+    """Red above, blue below, noise in both: another picture with its colours swapped."""
+    noise = np.random.default_rng(0).integers(0, 128, (size, size, 3), dtype=np.uint8)
+    noise[: size // 2, :, 0] += 127
+    noise[size // 2 :, :, 2] += 127
+    return Image.fromarray(noise)
+
+
+def test_a_processor_that_swaps_red_and_blue(tmp_path: Path) -> None:
+    """MobileViT from the picture on, as its own processor and class compute it."""
+    fields = {
+        "image_size": 64, "hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 32],
+        "num_attention_heads": 2,
+    }  # fmt: skip
+    model = made("mobilevit", fields, "MobileViTForImageClassification")
+    saved(model, tmp_path)
+    # The one that resizes with PIL; newer versions have another beside it.
+    class_ = getattr(transformers, "MobileViTImageProcessorPil", None) or transformers.MobileViTImageProcessor
+    processor = class_(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
+    processor.save_pretrained(tmp_path)
+    backbone, picture = loaded(tmp_path), _picture(64)
+    assert backbone.card.transform is not None
+    with torch.no_grad():
+        fed = processor(picture, return_tensors="pt")["pixel_values"]
+        ours = apply(backbone.card.transform, picture)[None]
+        assert close(backbone.features(ours)["logits"], model(fed).logits)
+        assert not close(backbone.features(ours.flip(1))["logits"], model(fed).logits)
+        maps = model.mobilevit(fed, output_hidden_states=True).hidden_states
+        assert close(backbone.pyramid(ours)[-1], maps[-1])
+    assert any("swapped where images enter" in note for note in backbone.card.notes)
+    plain = json.loads((tmp_path / "preprocessor_config.json").read_text()) | {"do_flip_channel_order": False}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(plain))
+    # Other features of the same tensors: the store must not take the one for the other.
+    assert loaded(tmp_path).card.weight_digest != backbone.card.weight_digest
+
+
+def test_a_translated_type_whose_processor_swaps(tmp_path: Path) -> None:
+    folder = saved(made("vit", PLAIN), tmp_path)
+    said = {"do_flip_channel_order": True, "size": 32, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    backbone, images = loaded(folder), images_of(made("vit", PLAIN), "vit")
+    with torch.no_grad():
+        theirs = transformers.ViTModel.from_pretrained(folder).eval()(images.flip(1))
+        assert close(backbone.features(images)["cls"], theirs.last_hidden_state[:, 0])
+    assert backbone.card.transform is not None
+    assert backbone.card.transform.mean == (0.4, 0.5, 0.6)
+    with pytest.raises(BenchError, match="blue before red, which no named architecture takes"):
+        bench.load(folder, arch="vit_tiny_patch16_224")
 
 
 def test_from_the_command_line(

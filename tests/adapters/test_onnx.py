@@ -210,6 +210,22 @@ def test_the_transform_is_asked_for_stated_or_assumed(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("order", ["nchw", "nhwc"])
+def test_a_processor_that_gives_blue_first(tmp_path: Path, images: torch.Tensor, order: str) -> None:
+    """Whether it lies in the metadata or beside the file."""
+    last = order == "nhwc"
+    shape = ("batch", 32, 32, 3) if last else ("batch", 3, 32, 32)
+    config = {"size": 32, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_flip_channel_order": True}
+    plain = bench.load(saved(tmp_path, graph(shape, last=last)))
+    told = bench.load(saved(tmp_path, graph(shape, last=last, preprocessor_config=json.dumps(config)), "told.onnx"))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    beside = bench.load(tmp_path / "net.onnx")
+    for swapped in (told, beside):
+        close(swapped.features(images)["pooled"], plain.features(images.flip(1))["pooled"])
+        assert swapped.card.feature != plain.card.feature
+        assert any("red and blue are swapped" in note for note in swapped.card.notes)
+
+
 def test_free_sizes_and_oblong_ones(tmp_path: Path) -> None:
     path = saved(tmp_path, graph(("batch", 3, "h", "w")))
     free = bench.load(path).card

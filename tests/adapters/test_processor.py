@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adapters.processor import beyond, transform_beside, transform_of
+from adapters.processor import beyond, swaps, transform_beside, transform_of
 from bench.transform import apply
 
 transformers = pytest.importorskip("transformers", reason="the extra huggingface is not installed")
@@ -79,7 +79,11 @@ def test_mobilevit_is_not_standardised_and_swaps_colours() -> None:
     transform = transform_of(hub)
     assert transform is not None
     assert (transform.mean, transform.std, transform.crop) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 256)
-    assert beyond(hub) == ["swaps red and blue"]
+    assert swaps(hub)
+    assert beyond(hub) == []
+    assert not swaps({**hub, "do_flip_channel_order": False})
+    # Without a word the class swaps too.
+    assert swaps({name: value for name, value in hub.items() if name != "do_flip_channel_order"})
 
 
 @pytest.mark.parametrize("share", [0, -1, 2, "x"])

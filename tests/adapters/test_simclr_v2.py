@@ -90,6 +90,7 @@ def test_the_converted_file_gives_the_formulas_features(selective: bool, size: i
     assert (card.method, card.weights_key, card.strides) == ("simclr", "resnet", [4, 8, 16, 32])
     assert card.transform is not None
     assert (card.transform.mean, card.transform.std, card.transform.crop) == ((0, 0, 0), (1, 1, 1), 224)
+    assert (card.transform.resize, card.transform.interpolation) == (256, "bicubic")
     expected = _network(images(size), tensors, blocks, selective)
     out = backbone.features(images(size))
     assert close(out["pooled"], expected)

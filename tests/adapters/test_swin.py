@@ -303,3 +303,21 @@ def test_missing_blocks_are_no_design_of_their_own() -> None:
 def test_an_activation_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(BenchError, match="cannot be made so: nothing is called 'gelou'"):
         Architecture(name).with_arguments(act_layer="gelou").outline()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("shape", [(192, 208), (256, 256)])
+def test_maps_that_windows_do_not_divide(version: int, shape: tuple[int, int], tmp_path: Path) -> None:
+    """transformers pads before it shifts, and shifts the last stage where it is larger than its window."""
+    model = _model(version, "Model", depths=[2, 2, 2, 2])
+    folder = tmp_path
+    filled(model).save_pretrained(folder)
+    height, width = shape
+    pixels = images(max(shape))[:, :, :height, :width]
+    with torch.no_grad():
+        # A network of its own for every size: those of version 1 remember the smallest they have seen.
+        theirs = type(model).from_pretrained(folder)(pixels)
+        backbone = bench.load(folder)
+        assert close(backbone.features(pixels)["pooled"], theirs.last_hidden_state.mean(1))
+        level = backbone.pyramid(pixels)[-1]
+    assert level.shape[2:] == (-(-height // 32), -(-width // 32))
