@@ -33,7 +33,8 @@ OPTIONS: dict[str, Allowed] = {
     "momentum": Allowed(least=0, below=1),
     "weight_decay": Allowed(least=0, most=1e3, a_set=True),
     "layer_decay": Allowed(above=0, most=1),
-    "schedule": words("cosine", "linear", "steps", "constant"),
+    # -epoch: a new rate at every epoch, not at every iteration; -whole: the cosine counts the warmup's epochs too.
+    "schedule": words("cosine", "cosine-epoch", "cosine-whole", "cosine-whole-epoch", "linear", "steps", "constant"),
     "warmup": Allowed(least=0, most=100_000),
     # Where the warmup begins and the cosine ends; the rate itself, whatever the rule.
     "warmup_lr": Allowed(least=0, most=1e6),
@@ -78,8 +79,9 @@ def schedule_of(settings: dict[str, Any], length: Length, lr: float) -> Schedule
         # A run cut short (`finetune.epochs=1`) keeps the warmup's share of the recipe, so that it learns at all.
         whole = settings["iterations"] or settings["epochs"] * length.per_epoch
         warmup = math.floor(length.iterations * min(0.5, settings["warmup"] * length.per_epoch / max(whole, 1)))
+    kind, *how = settings["schedule"].split("-")
     return Schedule(
-        "poly" if settings["schedule"] == "linear" else settings["schedule"],
+        "poly" if kind == "linear" else kind,
         peak=rate_of(settings, lr, length.batch),
         iterations=length.iterations,
         warmup=warmup,
@@ -87,6 +89,8 @@ def schedule_of(settings: dict[str, Any], length: Length, lr: float) -> Schedule
         floor=min(settings["min_lr"], rate_of(settings, lr, length.batch)),
         milestones=tuple(round(epoch * length.per_epoch) for epoch in settings["milestones"]),
         gamma=settings["gamma"],
+        whole="whole" in how,
+        every=length.per_epoch if "epoch" in how else 1,
     )
 
 
@@ -126,12 +130,14 @@ def table(settings: dict[str, Any]) -> dict[str, str]:
     rates = "/".join(f"{lr:g}" for lr in settings["lr"])
     rule = "" if settings["lr_rule"] == "absolute" else f" x {settings['lr_rule']}"
     head = f", head {settings['head_lr']:g}" if settings["head_lr"] is not None else ""
+    kind, *more = settings["schedule"].split("-")
+    counted = (", the warmup counted" if "whole" in more else "") + (", by epoch" if "epoch" in more else "")
     how = {
-        "cosine": f"cosine to {settings['min_lr']:g}",
+        "cosine": f"cosine to {settings['min_lr']:g}{counted}",
         "linear": f"linear to {settings['min_lr']:g}",
         "steps": f"x{settings['gamma']:g} at {', '.join(f'{epoch:g}' for epoch in settings['milestones'])}",
         "constant": "constant",
-    }[settings["schedule"]]
+    }[kind]
     crops = {
         "resized": f"random resized crop from {settings['least_area']:g} of the area",
         "padded": "random crop, padded",

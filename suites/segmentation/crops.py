@@ -17,12 +17,13 @@ from bench.card import Transform
 from bench.data.segfolder import VOID
 from bench.dataset import DecodeError
 from bench.errors import BenchError
+from suites.segmentation.colours import distorted
 
 LONG = 4.0
 """The long side may be so many times the short one: 2048 by 512."""
-TRIES = 10
+TRIES = 11
 FULL = 0.75
-"""No class may fill more of a crop than this, if one in ten tries can help it."""
+"""No class may fill more of a crop than this, if one of ten crops can help it; the eleventh is taken as it is."""
 
 
 class Crops:
@@ -31,14 +32,12 @@ class Crops:
     def __init__(
         self, dataset: Any, transform: Transform, size: int, scale: tuple[float, float], long: float = LONG
     ) -> None:
-        from torchvision.transforms.v2 import RandomPhotometricDistort
-
         self.dataset = dataset
         self.transform = transform
         self.size = size
         self.scale = scale
         self.long = long
-        self.recolour = RandomPhotometricDistort()
+        self.recolour = distorted
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -246,7 +246,7 @@ class PublishedJob(Job):
     def metric(self) -> Any:
         from mmseg.evaluation import IoUMetric
 
-        metric = IoUMetric(ignore_index=self.void, iou_metrics=["mIoU"])
+        metric = IoUMetric(ignore_index=self.void, iou_metrics=["mIoU"], prefix="ade20k")
         metric.dataset_meta = {"classes": self.classes}
         return metric
 

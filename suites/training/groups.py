@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 _TOKENS = ("cls_token", "dist_token", "reg_token", "register_tokens", "pos_embed", "mask_token")
-_BEFORE = ("patch_embed.", "norm_pre.", "rel_pos_bias.", *_TOKENS)
-"""What a plain transformer has before its first block, or shares between all of them."""
+_BEFORE = ("patch_embed.", "norm_pre.", *_TOKENS)
+"""What a plain transformer has before its first block."""
+_MERGING = re.compile(r"layers\.(\d+)\.downsample\.")
 
 
 class Layers(NamedTuple):
@@ -30,9 +31,10 @@ def layers_of(network: nn.Module) -> Layers:
     """The layers that layer decay counts.
 
     A plain transformer of L blocks: 0 the embeddings (class token, positions, patches), i + 1 block i, L + 1 the final
-    norm and everything after it (BEiT's and MAE's ``get_layer_id_for_vit``). Any other timm network: as timm groups its
-    parameters, the final norm moved to the last layer with the head, which is where SimMIM's Swin has it. Refused for
-    a network that does not say how it is layered.
+    norm and everything after it, also a table of positions that all blocks share (BEiT's and MAE's
+    ``get_layer_id_for_vit``). Any other timm network: as timm groups its parameters, but the final norm in the last
+    layer with the head, and a Swin's patch merging with the block before it: both as SimMIM's ``get_swin_layer`` has
+    them. Refused for a network that does not say how it is layered.
     """
     names = [name for name, _ in network.named_parameters()]
     numbers = [int(match[1]) for name in names if (match := _BLOCK.match(name))]
@@ -52,6 +54,10 @@ def layers_of(network: nn.Module) -> Layers:
     heads = [of[name] for name in names if _is_head(network, name)]
     # Without a classifier nothing is in the head's layer: it comes after all that is there.
     last = min(heads) if heads else max(of.values()) + 1
+    for name in names:
+        if (match := _MERGING.match(name)) and (first := f"layers.{match[1]}.blocks.0.norm1.weight") in of:
+            # timm counts it with the block that comes next, of the stage that it stands in.
+            of[name] = of[first] - 1
     return Layers({name: last if _is_final_norm(name) else min(of[name], last) for name in names}, last)
 
 

@@ -15,11 +15,13 @@ Kind = Literal["cosine", "steps", "poly", "onecycle", "constant"]
 class Schedule:
     """A linear warmup from ``start`` to ``peak``, then the decay; all learning rates are absolute.
 
-    ``cosine``: from ``peak`` to ``floor`` over the iterations after the warmup (MAE's ``adjust_learning_rate``).
+    ``cosine``: from ``peak`` to ``floor`` over the iterations after the warmup (MAE's ``adjust_learning_rate``), or
+    with ``whole`` over all of them, the warmup in place of its beginning (timm's ``CosineLRScheduler``: SimMIM, DeiT).
     ``steps``: times ``gamma`` at each of ``milestones`` (iterations). ``poly``: (1 - t)^``power`` from ``peak`` to
-    ``floor`` over the iterations after the warmup (mmsegmentation's). ``onecycle``: a cosine over all iterations that
-    the warmup multiplies by a line, then the cosine alone, one step behind the iterations (DINOv3's WarmupOneCycleLR
-    as its segmentation sets and steps it). ``constant``: ``peak``.
+    ``floor`` over the iterations after the warmup (mmsegmentation's since its version 1; before, over all of them, as
+    BEiT and iBOT trained: with 1,500 of 160,000 iterations of warmup at most 1 % less). ``onecycle``: a cosine over
+    all iterations that the warmup multiplies by a line, then the cosine alone, one step behind the iterations (DINOv3's
+    WarmupOneCycleLR as its segmentation sets and steps it). ``constant``: ``peak``.
     """
 
     kind: Kind
@@ -32,17 +34,21 @@ class Schedule:
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
     power: float = 1.0
+    whole: bool = False
+    every: int = 1
+    """Iterations that a rate holds for: an epoch's, where a recipe counts in epochs (``CosineAnnealingLR``)."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise BenchError(f"a schedule is {', '.join(get_args(Kind)[:-1])} or constant, not '{self.kind}'")
-        if not self.peak > 0 or self.warmup < 0 or self.iterations < 1:
+        if not self.peak > 0 or self.warmup < 0 or self.iterations < 1 or self.every < 1:
             raise BenchError(
                 f"a schedule needs a learning rate above 0 and no negative warmup, not {self.peak} and {self.warmup}"
             )
 
     def rate(self, iteration: int) -> float:
         """The learning rate while iteration ``iteration`` (from 0) runs."""
+        iteration -= iteration % self.every
         if self.kind == "onecycle":
             return self._onecycle(max(0, iteration - 1))
         if iteration < self.warmup:
@@ -51,7 +57,8 @@ class Schedule:
             return self.peak
         if self.kind == "steps":
             return self.peak * self.gamma ** sum(iteration >= milestone for milestone in self.milestones)
-        done = min(1.0, (iteration - self.warmup) / max(1, self.iterations - self.warmup))
+        begin = 0 if self.whole else self.warmup
+        done = min(1.0, (iteration - begin) / max(1, self.iterations - begin))
         left = (1 + math.cos(math.pi * done)) / 2 if self.kind == "cosine" else (1 - done) ** self.power
         return self.floor + (self.peak - self.floor) * left
 

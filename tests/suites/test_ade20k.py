@@ -1,6 +1,8 @@
 """ade20k: windows, crops, heads, and whole runs on generated shapes."""
 
+import colorsys
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -22,6 +24,7 @@ from bench.data.opening import open_data
 from bench.errors import BenchError
 from bench.ledger import Ledger
 from bench.progress import Progress
+from suites.segmentation.colours import distorted, saturated, turned
 from suites.segmentation.crops import Crops, fitted
 from suites.segmentation.maps import FourMaps, FrozenMaps, spread_of
 from suites.segmentation.networks import LinearSegmenter, UperNet, loss_of
@@ -89,6 +92,47 @@ def test_scaled_sizes():
     assert fitted((1000, 100), 512) == (2048, 205)
     # DINOv2's multi-scale and DINOv3's heads: any length.
     assert fitted((1000, 100), 512, 0) == (5120, 512)
+
+
+def test_saturation_and_hue_are_hsv_s():
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    pixels[0, 0], pixels[0, 1] = 0, 77  # Black and grey have no hue.
+    for factor, steps in ((0.5, 7), (1.5, -18), (1.2, 17), (1.0, 0)):
+        hsv = [colorsys.rgb_to_hsv(*colour) for colour in pixels.reshape(-1, 3) / 255]
+        wanted = [colorsys.hsv_to_rgb(h, min(1, factor * s), v) for h, s, v in hsv]
+        np.testing.assert_allclose(saturated(pixels, factor).reshape(-1, 3), 255 * np.array(wanted), atol=0.51)
+        wanted = [colorsys.hsv_to_rgb((h + steps / 180) % 1, s, v) for h, s, v in hsv]
+        np.testing.assert_allclose(turned(pixels, steps).reshape(-1, 3), 255 * np.array(wanted), atol=1.01)
+
+
+def test_colours_are_distorted_as_mmsegmentation_does(monkeypatch):
+    """Brightness is added, contrast multiplies, before saturation and hue or after them; channels stay where they
+    are."""
+    image = Image.fromarray(np.array([[[200, 100, 40], [10, 20, 30]]], dtype=np.uint8))
+
+    def run(coins, numbers):
+        coins, numbers = iter(coins), iter(numbers)
+        with monkeypatch.context() as patch:
+            patch.setattr(random, "random", lambda: 0.0 if next(coins) else 0.9)
+            patch.setattr(random, "uniform", lambda low, high: low + (high - low) * next(numbers))
+            patch.setattr(random, "randint", lambda low, high: low + round((high - low) * next(numbers)))
+            found = np.asarray(distorted(image))
+        assert next(coins, None) is None
+        assert next(numbers, None) is None
+        return found.tolist()
+
+    assert run([0, 0, 0, 0, 0], []) == np.asarray(image).tolist()
+    # Coins: brightness, contrast early or late, contrast, saturation, hue.
+    assert run([1, 0, 0, 0, 0], [1.0]) == [[[232, 132, 72], [42, 52, 62]]]
+    assert run([1, 0, 0, 0, 0], [0.0]) == [[[168, 68, 8], [0, 0, 0]]]
+    assert run([0, 1, 1, 0, 0], [1.0]) == [[[255, 150, 60], [15, 30, 45]]]
+    assert run([0, 0, 0, 0, 1], [0.0]) == [[[100, 50, 20], [5, 10, 15]]]
+    # Saturation halved: 200 stays, 100 and 40 come halfway to it.
+    assert run([0, 1, 0, 1, 0], [0.0]) == [[[200, 150, 120], [20, 25, 30]]]
+    # Contrast before saturation is not contrast after it: 200 is cut at 255 first.
+    assert run([0, 1, 1, 1, 0], [1.0, 0.0]) != run([0, 0, 1, 0, 1], [0.0, 1.0])
+    draws = {tuple(np.asarray(distorted(image))[0, 1].tolist()) for _ in range(200)}
+    assert len(draws) > 50
 
 
 def test_crops_keep_image_and_mask_together(shapes):

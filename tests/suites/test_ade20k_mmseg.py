@@ -1,11 +1,13 @@
 """ade20k by mmsegmentation, where it is installed: its parts against ours, and whole runs on generated shapes."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from densenets import tiny, tiny_beit
+from PIL import Image
 
 import bench
 from bench.data.opening import open_data
@@ -141,6 +143,34 @@ def test_samples_are_the_pipelines_and_keep_image_and_mask_together(mmseg, shape
         seed_all(seed)
         assert torch.equal(pipeline[0]["inputs"], found["inputs"])
     assert red or not (open_data(f"segfolder:{shapes}").train.mask(0) == 1).any()
+
+
+def test_our_own_colours_are_mmsegmentation_s(mmseg, monkeypatch):
+    from mmseg.datasets.transforms import PhotoMetricDistortion
+    from mmseg.datasets.transforms import transforms as theirs
+
+    from suites.segmentation import colours
+
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    for number in range(40):
+        rng = np.random.default_rng(number)
+        coins, numbers, turn = rng.integers(0, 2, 5).tolist(), rng.random(3).tolist(), int(rng.integers(-18, 18))
+        found = []
+        for module in (theirs, colours):
+            coin, number = iter(coins), iter(numbers)
+            # mmsegmentation tosses its coins by randint(2).
+            drawn = SimpleNamespace(
+                random=lambda coin=coin: 1.0 - next(coin),
+                randint=lambda low, high=None, coin=coin, turn=turn: next(coin) if high is None else turn,
+                uniform=lambda low, high, number=number: low + (high - low) * next(number),
+            )
+            monkeypatch.setattr(module, "random", drawn)
+        found.append(PhotoMetricDistortion().transform({"img": pixels[:, :, ::-1].copy()})["img"][:, :, ::-1])
+        found.append(np.asarray(colours.distorted(Image.fromarray(pixels))))
+        # OpenCV's HSV has steps of two degrees and of 1/255: some levels in bright colours.
+        difference = np.abs(found[0].astype(int) - found[1])
+        assert difference.max() <= 12, coins
+        assert difference.mean() < 1.5, coins
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])

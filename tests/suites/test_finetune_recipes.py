@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from test_finetune import small
 
 from bench.protocol import cards, get
@@ -22,7 +24,7 @@ beit-b      100    1024  4e-3   absolute  .65  .05 .1  20     .8/1     .1     .2
 beit-l      50     1024  1e-3   absolute  .75  .05 .2  5      .8/1     .1     .25   1e-6   mean
 ibot-s      200    1024  8e-4,9e-4,1e-3,2e-3 absolute .75 .05 .1 20 .8/1 .1   .25   1e-6   cls
 ibot-b      100    1024  8e-4,9e-4,1e-3,2e-3 absolute .65 .05 .2 20 .8/1 .1   .25   1e-6   cls
-ibot-l      50     1024  8e-4,9e-4,1e-3,2e-3 absolute .75 .05 .4 20 .8/1 .1   .25   1e-6   cls
+ibot-l      50     1024  8e-4,9e-4,1e-3,2e-3 absolute .75 .05 .4 5  .8/1 .1   .25   1e-6   cls
 data2vec-b  100    1024  4e-3   absolute  .65  0   .2  10     .8/1     .1     .25   1e-6   mean
 simmim-swin-b 100  2048  1.25e-3 batch/512 .8  .05 .1  20     .8/1     .1     .25   1e-6   pooled
 simmim-swin-b-100ep 100 2048 1.25e-3 batch/512 .9 .05 .1 20   .8/1     .1     .25   1e-6   pooled
@@ -64,8 +66,8 @@ def test_a_recipe_is_the_published_row(line):
 
 
 def test_head_rates_and_steps_of_the_semi_supervised_recipes():
-    rows = {"swav-1pct": (5, "steps"), "swav-10pct": (0.2, "steps"), "barlow-1pct": (0.5, "cosine"),
-            "vicreg-1pct": (0.08, "cosine"), "vicreg-10pct": (0.1, "cosine")}  # fmt: skip
+    rows = {"swav-1pct": (5, "steps"), "swav-10pct": (0.2, "steps"), "barlow-1pct": (0.5, "cosine-epoch"),
+            "vicreg-1pct": (0.08, "cosine-epoch"), "vicreg-10pct": (0.1, "cosine-epoch")}  # fmt: skip
     for name, (head, schedule) in rows.items():
         settings = get("finetune", name).settings
         assert (settings["head_lr"], settings["schedule"], settings["list"]) == (
@@ -94,11 +96,62 @@ def test_the_learning_rate_follows_the_batch_that_is_used():
     schedule = schedule_of(swin, length, swin["lr"][0])
     # 1.25e-3, 2.5e-7 and 2.5e-7 times 2,048/512.
     assert length.per_epoch == 625
-    assert [schedule.rate(i) for i in (0, 20 * 625, 100 * 625)] == pytest.approx([1e-6, 5e-3, 1e-6])
+    assert [schedule.rate(i) for i in (0, 10 * 625, 100 * 625)] == pytest.approx([1e-6, (5e-3 + 1e-6) / 2, 1e-6])
     long = length_of(settings, 2048)
     assert schedule_of(settings, long, 5e-4).warmup == 5 * 2
     short = {**settings, "epochs": 2.0}
     assert schedule_of(short, length_of(short, 2048), 5e-4).warmup == 2
+
+
+def test_simmim_s_cosine_is_timm_s_and_counts_the_warmup():
+    """SimMIM's lr_scheduler.py, by the scheduler itself."""
+    from timm.scheduler import CosineLRScheduler
+
+    for name in ("simmim-swin-b", "simmim-swin-b-100ep", "simmim-vit-b"):
+        settings = get("finetune", name).settings
+        length = length_of(settings, 3 * 2048)
+        schedule = schedule_of(settings, length, settings["lr"][0])
+        theirs = CosineLRScheduler(
+            torch.optim.SGD([torch.zeros(1)], lr=1.25e-3 * 2048 / 512), t_initial=300, lr_min=1e-6,
+            warmup_lr_init=1e-6, warmup_t=60, cycle_limit=1, t_in_epochs=False,
+        )  # fmt: skip
+        assert length.iterations == 300
+        for iteration in range(300):
+            assert schedule.rate(iteration) == pytest.approx(theirs._get_lr(iteration)[0]), (name, iteration)
+
+
+@pytest.mark.parametrize("name", ["barlow-1pct", "barlow-10pct", "vicreg-1pct", "vicreg-10pct"])
+def test_barlow_s_and_vicreg_s_rates_are_those_of_an_epoch(name):
+    settings = get("finetune", name).settings
+    length = length_of(settings, 3 * 256)
+    schedule = schedule_of(settings, length, settings["lr"][0])
+    optimiser = torch.optim.SGD([torch.zeros(1)], lr=settings["lr"][0])
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 20)
+    for epoch in range(20):
+        rates = [schedule.rate(3 * epoch + step) for step in range(3)]
+        assert rates == pytest.approx(3 * theirs.get_last_lr()), epoch
+        optimiser.step()
+        theirs.step()
+
+
+def test_deit_s_rates_are_timm_s_of_an_epoch():
+    from timm.scheduler import CosineLRScheduler
+
+    settings = get("finetune", "deit-150").settings
+    length = length_of(settings, 2 * 1024)
+    schedule = schedule_of(settings, length, settings["lr"][0])
+    theirs = CosineLRScheduler(
+        torch.optim.SGD([torch.zeros(1)], lr=1e-3), t_initial=150, lr_min=1e-5, warmup_lr_init=1e-6, warmup_t=5
+    )
+    for epoch in range(150):
+        rates = [schedule.rate(2 * epoch + step) for step in range(2)]
+        assert rates == pytest.approx(2 * theirs._get_lr(epoch)), epoch
+
+
+def test_simclr_s_grid_is_seven_rates_by_seven_decays_and_none():
+    settings = get("finetune", "simclr-transfer").settings
+    assert settings["lr"] == pytest.approx(np.logspace(-4, -1, 7), rel=2e-3)
+    assert settings["weight_decay"] == pytest.approx([0.0, *np.logspace(-6, -3, 7)], rel=2e-3)
 
 
 def test_every_card_is_listed_with_its_source():

@@ -76,6 +76,17 @@ def test_resnet_is_the_formula_block_by_block():
     assert bare.of["layer4.1.conv1.weight"] == 8
 
 
+def test_a_table_of_positions_that_all_blocks_share_learns_as_the_head_does():
+    """BEiT's, SimMIM's and data2vec's ``rel_pos_bias``: the last layer."""
+    network = timm.create_model(
+        "beit_base_patch16_224", depth=2, embed_dim=48, num_heads=3, use_rel_pos_bias=False,
+        use_shared_rel_pos_bias=True,
+    )  # fmt: skip
+    found = layers_of(network)
+    assert found.last == 3
+    assert found.of["rel_pos_bias.relative_position_bias_table"] == 3
+
+
 def test_swin_counts_blocks_through_its_stages():
     with torch.device("meta"):
         network = timm.create_model("swin_tiny_patch4_window7_224", num_classes=5)
@@ -85,6 +96,9 @@ def test_swin_counts_blocks_through_its_stages():
     for name, layer in found.of.items():
         if match := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", name):
             assert layer == sum(depths[: int(match[1])]) + int(match[2]) + 1, name
+        elif match := re.match(r"layers\.(\d+)\.downsample\.", name):
+            # Of the stage before, where SimMIM's network has it: sum(depths[:stage + 1]).
+            assert layer == sum(depths[: int(match[1])]), name
         elif name.startswith("patch_embed"):
             assert layer == 0, name
         elif name.startswith(("norm.", "head.")):
