@@ -33,7 +33,10 @@ def is_multilabel(task: Task) -> bool:
 
 
 def targets_of(task: Task) -> Targets:
-    """Both splits' targets. Refuses splits of different classes, and values other than -1, 0 and 1."""
+    """Both splits' targets. Refuses splits of different classes, and values other than -1, 0 and 1.
+
+    Where the card's ``difficult`` is ``absent``, what is not judged is absent, as in ssl-transfer.
+    """
     train, test = task.data["train"], task.data["test"]
     for split in (train, test):
         if len(split) == 0:
@@ -51,7 +54,9 @@ def targets_of(task: Task) -> Targets:
     if not (test.labels > 0).any():
         raise BenchError(f"{test.dataset} {test.split} has no present label at all: a precision would say nothing")
     names = [test.classes.get(c, str(c)) for c in range(test.labels.shape[1])]
-    return Targets(train.labels.astype(np.int8), test.labels.astype(np.int8), names)
+    unjudged = -1 if task.settings.get("difficult") == "absent" else 0
+    labels = (np.where(split.labels == 0, unjudged, split.labels).astype(np.int8) for split in (train, test))
+    return Targets(*labels, names)
 
 
 def precisions(

@@ -35,6 +35,9 @@ class Transfer:
         "sets": words(*SETS, once=True),
         **logreg_probe.CHOICE,
         "split": words("stratified", "random"),
+        # Of equals, and of VOC2007's objects that are hard to see.
+        "ties": words("strongest", "weakest"),
+        "difficult": words("unjudged", "absent"),
         # Those of transfer/dcd.
         "lr": positive(1e6),
         "momentum": Allowed(least=0, below=1),

@@ -10,6 +10,7 @@ from suites.average_precision import mean_average_precision
 from suites.logreg_multilabel import OneVsRest
 from suites.neighbours import ENGINE
 from suites.targets import precisions, targets_of
+from suites.transfer import Transfer
 
 
 def several(seed, n=240, classes=5, width=10, unjudged=0.05):
@@ -44,6 +45,28 @@ def test_knn_scores_are_the_share_of_votes():
         assert len(m.details["per_class"]) == 5
         assert m.value == pytest.approx(np.mean(list(m.details["per_class"].values())))
     assert [(m.metric, m.settings) for m in found if m.headline] == [("map", {"k": 20, "temperature": 0.07})]
+
+
+def test_what_is_hard_to_see_is_left_out_or_absent_as_the_card_says():
+    (x, y), (q, t) = TRAIN, TEST
+    assert (y == 0).any()
+    assert (t == 0).any()
+    for protocol, unjudged in (("kornblith", 0), ("ericsson", -1)):
+        made = task("transfer", TRAIN, TEST, protocol=protocol)
+        targets = targets_of(made)
+        np.testing.assert_array_equal(targets.train, np.where(y == 0, unjudged, y))
+        np.testing.assert_array_equal(targets.test, np.where(t == 0, unjudged, t))
+        made = task("transfer", TRAIN, TEST, protocol=protocol, C=1.0, sets="voc07cls")
+        made.source = "voc07cls"
+        found = {m.metric: m for m in Transfer().evaluate(made)}
+        scores = np.empty(t.shape)
+        for k in range(t.shape[1]):
+            rows = slice(None) if unjudged else y[:, k] != 0
+            fitted = LogisticRegression(C=1.0, tol=1e-10, max_iter=20_000).fit(x[rows].astype(float), y[rows, k] == 1)
+            scores[:, k] = fitted.decision_function(q.astype(float))
+        wanted, *_ = mean_average_precision(scores, targets.test, 11, around=False)
+        assert found["map11"].value == pytest.approx(100 * wanted, abs=0.3)
+        assert found["map11"].headline
 
 
 @pytest.mark.parametrize("c", [0.01, 1.0, 30.0])

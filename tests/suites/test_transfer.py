@@ -132,7 +132,7 @@ def test_the_published_tables():
     assert {name for name, row in SETS.items() if row.metric == "mean_per_class"} == {
         "aircraft", "pets", "caltech101", "flowers102",
     }  # fmt: skip
-    for protocol, count in (("kornblith", 12), ("dinov2", 12), ("vtab1k-linear", 19)):
+    for protocol, count in (("kornblith", 12), ("ericsson", 11), ("dinov2", 12), ("vtab1k-linear", 19)):
         made = task("transfer", clusters(), clusters(1), protocol=protocol)
         assert len(Transfer().data_sets(made.protocol)) == count
 
@@ -211,7 +211,12 @@ def test_the_penalty_is_chosen_by_the_metric_of_the_table(monkeypatch):
         by_class[point["C"]] = np.mean([right[y[held] == c].mean() for c in range(3)])
         by_sample[point["C"]] = right.mean()
         assert point["holdout_mean_per_class"] == pytest.approx(100 * by_class[point["C"]], abs=1e-6)
-    assert details["chosen"] == min(c for c, v in by_class.items() if v == max(by_class.values()))
+    best = [c for c, v in by_class.items() if v == max(by_class.values())]
+    assert details["chosen"] == min(best)
+    weakest = task("transfer", (x, y), (x, y), sets="pets", points=9, protocol="ericsson")
+    weakest.source = "pets"
+    weakest.data["train"].validation = held
+    assert next(iter(Transfer().evaluate(weakest))).details["chosen"] == max(best)
     assert by_class[details["chosen"]] > by_class[max(by_sample, key=lambda c: (by_sample[c], -c))]
 
 
