@@ -55,8 +55,8 @@ def targets_of(task: Task) -> Targets:
         raise BenchError(f"{test.dataset} {test.split} has no present label at all: a precision would say nothing")
     names = [test.classes.get(c, str(c)) for c in range(test.labels.shape[1])]
     unjudged = -1 if task.settings.get("difficult") == "absent" else 0
-    labels = (np.where(split.labels == 0, unjudged, split.labels).astype(np.int8) for split in (train, test))
-    return Targets(*labels, names)
+    learned, tested = (np.where(x.labels == 0, unjudged, x.labels).astype(np.int8) for x in (train, test))
+    return Targets(learned, tested, names)
 
 
 def precisions(
