@@ -2,7 +2,8 @@
 variant.
 
 ``--set knn.size=448`` is ``knn/dino@1+size=448``: the same protocol on images of 448 pixels. ``resize=224`` brings the
-shorter side to 224 before the crop, where transfer protocols take the whole of it and the model's own transform less.
+shorter side to 224 before the crop, where transfer protocols take the whole of it and the model's own transform less;
+``resample=bicubic`` resizes by that filter (DINO's kNN of a ResNet whose own is bilinear).
 ``block=6`` reads the
 sixth block alone (of a convolutional network the sixth map of its pyramid), ``layers=4`` the last four side by side,
 ``tokens`` the class token, the mean patch token, or both. A suite says in ``axes`` which of them it has.
@@ -12,10 +13,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from bench.card import Interpolation
 from bench.errors import BenchError
 from bench.featureset import FeatureSet
 from bench.options import Allowed, count, words
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 AXES: dict[str, Allowed] = {
     "size": count(1, 16384),
     "resize": count(1, 16384),
+    "resample": words(*get_args(Interpolation)),
     "block": count(1, 10_000),
     "layers": count(1, 10_000),
     "tokens": words("pooled", "cls", "avg", "cls:avg"),
@@ -46,7 +49,7 @@ def checked(option: str, raw: Any, name: str) -> Any:
     """A value of the axis ``option``. Raises `BenchError`, in which it is called ``name``, for what it cannot be."""
     from bench.options import coerce
 
-    like = "" if option == "tokens" else 1
+    like = "" if option in ("tokens", "resample") else 1
     return AXES[option].checked(coerce(raw, like=like, option=name), like=like, option=name)
 
 
@@ -90,8 +93,10 @@ def described(axes: Mapping[str, Any], card: Card) -> dict[str, Any]:
     return told | {name: axes[name] for name in ("block", "layers") if name in axes}
 
 
-def at_size(backbone: Backbone, size: int | None, resize: int | None = None) -> Backbone:
+def at_size(backbone: Backbone, size: int | None, resize: int | None = None, resample: str | None = None) -> Backbone:
     """The same network, its weights shared, with its transform at ``size`` and the shorter side at ``resize`` before.
+
+    ``resample``: the filter that it is resized by.
 
     Raises `BenchError` for a network without a transform of its own making, for a size that it cannot take, and for
     images that would be smaller than the crop.
@@ -104,6 +109,8 @@ def at_size(backbone: Backbone, size: int | None, resize: int | None = None) -> 
     if card.transform is None or card.transform.custom is not None:
         raise BenchError(
             f"'{card.name}' has no image transform of bench's: its input size cannot be set to {size or resize}"
+            if size or resize
+            else f"'{card.name}' has no image transform of bench's: resample={resample} cannot apply"
         )
     transform = card.transform if size is None else resized(card.transform, size)
     if resize is not None:
@@ -116,6 +123,10 @@ def at_size(backbone: Backbone, size: int | None, resize: int | None = None) -> 
                 f"resize={resize} makes images smaller than the crop of {transform.crop} pixels: set size too"
             )
         transform = transform.model_copy(update={"resize": resize})
+    if resample is not None:
+        if transform.resize is None:
+            raise BenchError(f"the transform of '{card.name}' resizes nothing: resample={resample} cannot apply")
+        transform = transform.model_copy(update={"interpolation": resample})
     other = copy.copy(backbone)
     other.card = card.model_copy(update={"transform": transform})
     if size is None:

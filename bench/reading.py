@@ -38,6 +38,8 @@ class Source(NamedTuple):
     """Of the images, where it is not the model's own."""
     resize: int | None = None
     """Of their shorter side before the crop, where it is not the model's own."""
+    resample: str | None = None
+    """By which they are resized, where it is not the model's own."""
 
 
 @dataclass
@@ -98,20 +100,24 @@ class Reading:
         self.left_out: dict[Source, dict[str, Any]] = {}
         """Images that could not be decoded, by source and split."""
         self._known: dict[tuple[int, Source], Mapping[str, FeatureSet]] = {}
-        self._sized: dict[tuple[int, int | None, int | None], Backbone] = {}
+        self._sized: dict[tuple[int, int | None, int | None, str | None], Backbone] = {}
 
     def sized(
-        self, model: Backbone | StoredFeatures, size: int | None, resize: int | None = None
+        self,
+        model: Backbone | StoredFeatures,
+        size: int | None,
+        resize: int | None = None,
+        resample: str | None = None,
     ) -> Backbone | StoredFeatures:
-        """``model`` at the input size and resizing asked for. Raises `BenchError` when it cannot be."""
+        """``model`` at the input size, resizing and filter asked for. Raises `BenchError` when it cannot be."""
         from bench.axes import at_size
         from bench.stored import StoredFeatures
 
-        if (size is None and resize is None) or isinstance(model, StoredFeatures):
+        if (size, resize, resample) == (None, None, None) or isinstance(model, StoredFeatures):
             return model
-        key = (id(model), size, resize)
+        key = (id(model), size, resize, resample)
         if key not in self._sized:
-            self._sized[key] = at_size(model, size, resize)
+            self._sized[key] = at_size(model, size, resize, resample)
         return self._sized[key]
 
     def read(
@@ -155,7 +161,7 @@ class Reading:
             return self._known[key]
         from bench.extract import extract
 
-        sized = self.sized(model, source.size, source.resize)
+        sized = self.sized(model, source.size, source.resize, source.resample)
         assert not isinstance(sized, StoredFeatures)  # They were given back above.
         mine = [item for item in items if item.source == source]
         names = sorted({name for item in mine for name in item.needs.features})

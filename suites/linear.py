@@ -59,7 +59,7 @@ class Linear:
         if "rates" in protocol.settings:
             from suites import choices, sgd_grid
 
-            if chosen := protocol.axes.keys() - {"size", "resize"}:
+            if chosen := protocol.axes.keys() - {"size", "resize", "resample"}:
                 raise BenchError(
                     f"{protocol.id}: this recipe says itself what it reads: set {protocol.suite}.features (as "
                     f"block6.avg or blocks4.cls) and leave {protocol.suite}.{min(chosen)} out"

@@ -146,6 +146,26 @@ def test_the_shorter_side_before_the_crop(vit, pictures, monkeypatch):
     assert {m.suite: m.transform.resize for m in record.measurements} == {"knn": 36, "ridge": 32}
 
 
+def test_the_filter_of_the_resizing(vit, pictures, monkeypatch):
+    def filtered(name):
+        # The pictures' own side is 36 pixels: to 60 there is something to interpolate.
+        own = Transform(resize=60, crop=32, interpolation=name)
+        images = open_data(pictures).test
+        with torch.inference_mode():
+            every = [vit.features(apply(own, images.image(i))[None])["pooled"] for i in range(len(images))]
+        return torch.cat(every).numpy()
+
+    found, record = seen_by("knn", vit, pictures, monkeypatch, resample="bilinear", resize=60)
+    np.testing.assert_allclose(found, filtered("bilinear"), atol=1e-5)
+    assert np.abs(found - filtered("bicubic")).max() > 1e-4
+    (top1, *_) = record.measurements
+    assert "+resample=bilinear+" in top1.protocol
+    assert top1.transform.interpolation == "bilinear"
+    assert vit.card.transform.interpolation == "bicubic"
+    record = run(vit, pictures, ["knn", "ridge"], **{"ridge.resample": "nearest"})
+    assert {m.suite: m.transform.interpolation for m in record.measurements} == {"knn": "bicubic", "ridge": "nearest"}
+
+
 def test_the_network_in_the_loop_takes_a_size(vit, pictures):
     record = bench.run(
         vit, ["linear", "attentive"], pictures, protocols={"linear": "moco"}, workers=0, device="cpu",
@@ -178,6 +198,7 @@ def test_the_linear_grid_takes_single_blocks(vit, pictures):
         ({"knn.sise": 7}, "nearest: size"),
         ({"knn.resize": 31}, "smaller than the crop of 32 pixels: set size too"),
         ({"attentive.resize": 40}, "has no option 'resize'"),
+        ({"knn.resample": "cubic"}, "knn.resample is nearest, bilinear, bicubic"),
         ({"agreement.size": 7}, "has no option 'size'"),
     ],
 )
