@@ -164,7 +164,7 @@ def features(folder: Path, wrong: float) -> str:
     """Two clusters that kNN tells apart, 50 000 test samples of which a share ``wrong`` carries the other's label."""
     folder.mkdir()
     rng = np.random.default_rng(0)
-    for split, n, flipped in (("train", 1000, 0.0), ("test", 50_000, wrong)):
+    for split, n, flipped in (("train", 250, 0.0), ("test", 50_000, wrong)):
         y = np.arange(n) % 2
         x = np.stack([1.0 - 2.0 * y, 0.01 * rng.normal(size=n)], axis=1).astype(np.float32)
         y = np.where(np.arange(n) < round(flipped * n), 1 - y, y)
