@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.axes import FROZEN
 from bench.errors import BenchError
-from bench.options import Allowed, count, spell, words
+from bench.options import Allowed, count, positive, spell, words
 from bench.suite import Needs
 from suites import euclidean, portrait
 from suites.classification import accuracies, features_of, labels_of
@@ -40,6 +40,8 @@ class KNN:
         "weight": words("exp", "l2", "inverse", "one"),
         # Those of few-shot protocols.
         "n_per_class": count(a_set=True),
+        "percent": positive(100, a_set=True),
+        "largest_k": words("class", "bank"),
         "tries": count(most=10_000),
     }
 

@@ -51,3 +51,30 @@ def test_classes_with_fewer_samples_are_counted():
     found, _ = evaluate("knn", (x[keep], y[keep]), TEST, protocol="dinov2-fewshot", n_per_class=[2, 5])
     short = {m.settings["n_per_class"]: m.details.get("classes_with_fewer_samples") for m in found}
     assert short == {2: None, 5: 1}
+
+
+def test_dinov3s_sizes_are_shares_too_and_k_reaches_over_classes():
+    """dinov3/eval/knn.py: ks = {min(k, samples)}; data.py: max(int(share n), 1) of every class."""
+    x, y = TRAIN
+    found, _ = evaluate(
+        "knn", TRAIN, TEST, protocol="dinov3-fewshot", seed=2, n_per_class=[2], percent=[1, 30], k=[5, 20, 200]
+    )
+    counts = np.bincount(y)
+    quotas = {"n": np.full(6, 2), 1.0: np.ones(6, dtype=int), 30.0: np.array([max(int(0.3 * n), 1) for n in counts])}
+    ks = {key: {min(k, int(quota.sum())) for k in (5, 20, 200)} for key, quota in quotas.items()}
+    assert ks["n"] == {5, 12}
+    assert ks[1.0] == {5, 6}
+    for key, quota in quotas.items():
+        mine = [m for m in found if (m.settings.get("percent") or "n") == key and m.metric == "top1"]
+        assert {m.settings["k"] for m in mine} == ks[key]
+        for m in mine:
+            runs = []
+            for seed in (2, 3, 4):
+                rows = drawn(y, quota, seed)
+                assert (np.bincount(y[rows]) == quota).all()
+                alone, _ = evaluate("knn", (x[rows], y[rows]), TEST, k=m.settings["k"])
+                runs.append(values(alone, "top1"))
+            assert m.details["runs"] == pytest.approx(runs)
+            assert m.sd == pytest.approx(np.std(runs, ddof=1))
+    (headline,) = [m for m in found if m.headline]
+    assert headline.settings == {"percent": 30.0, "k": 20, "temperature": 0.07}
