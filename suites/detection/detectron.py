@@ -145,14 +145,15 @@ class DetectronJob(Job):
         suite = self.task.protocol.suite
         network = getattr(backbone, "network", backbone)
         missing = [name for name in STAGES if not hasattr(network, name)]
-        if missing or self.task.settings["frozen"] or self.masks:
-            why = (
-                f"'{backbone.card.name}' ({backbone.card.architecture}) is no ResNet of stages (no {missing[0]})"
-                if missing
-                else "it is trained whole and has boxes alone"
-            )
+        if missing:
             raise BenchError(
-                f"a C4 head is the last stage of a ResNet, and {why}: --set {suite}.head=fpn, or --set {suite}.masks=no"
+                f"a C4 head is the last stage of a ResNet, and '{backbone.card.name}' ({backbone.card.architecture}) "
+                f"is no ResNet of stages (no {missing[0]}): --set {suite}.head=fpn"
+            )
+        if self.task.settings["frozen"]:
+            raise BenchError(
+                f"a C4 head is the last stage of a ResNet, which is trained whole with it: "
+                f"--set {suite}.head=fpn, or --set {suite}.frozen=no"
             )
 
     def parts(self, learner: Any) -> tuple[Reader, nn.ModuleList]:

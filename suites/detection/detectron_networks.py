@@ -16,7 +16,13 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone, GeneralizedRCNN, SimpleFeaturePyramid, build_proposal_generator
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.roi_heads import FastRCNNOutputLayers, Res5ROIHeads, ROIHeads, build_roi_heads
+from detectron2.modeling.roi_heads import (
+    FastRCNNOutputLayers,
+    Res5ROIHeads,
+    ROIHeads,
+    build_mask_head,
+    build_roi_heads,
+)
 from torch import Tensor, nn
 
 from bench.errors import BenchError
@@ -147,11 +153,14 @@ def pyramid(bottom: Bottom, cfg: Any, settings: RCNNSettings) -> Any:
 
 
 def c4_heads(stem: Stem, cfg: Any) -> Any:
-    """Box head of the ResNet's last stage, with MoCo's batch norm after it (SyncBN over several processes)."""
+    """Head of the ResNet's last stage, with MoCo's batch norm after it (SyncBN over several processes), for boxes and,
+    where the configuration has them, masks."""
     last, width = stem.take_last()
     shapes = stem.output_shape()
+    side = cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
+    masks = build_mask_head(cfg, ShapeSpec(channels=width, width=side, height=side)) if cfg.MODEL.MASK_ON else None
     pooler = ROIPooler(
-        output_size=cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION,
+        output_size=side,
         scales=(1.0 / shapes["res4"].stride,),
         sampling_ratio=cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO,
         pooler_type=cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE,
@@ -161,5 +170,6 @@ def c4_heads(stem: Stem, cfg: Any) -> Any:
         pooler=pooler,
         res5=nn.Sequential(copy.deepcopy(last), nn.BatchNorm2d(width)),
         box_predictor=FastRCNNOutputLayers(cfg, ShapeSpec(channels=width, height=1, width=1)),
+        mask_head=masks,
         **ROIHeads.from_config(cfg),
     )

@@ -28,6 +28,7 @@ from bench.data.masks import mask_of
 from bench.data.opening import limited, open_data
 from bench.errors import BenchError
 from bench.ledger import Ledger
+from bench.protocol import get
 from suites.detection import pyramids, training
 from suites.detection.pyramids import Reader, Trunk
 from suites.detection.samples import Annotated, jittered
@@ -326,3 +327,23 @@ def test_the_stem_is_fixed_where_the_protocol_says_so():
     learned = {name.split(".")[0] for name, p in reader.trunk.named_parameters() if p.requires_grad}
     assert fixed == {"conv1", "bn1", "layer1"}
     assert learned == {"layer2", "layer3", "layer4"}
+
+
+@pytest.mark.parametrize(("name", "iterations", "steps", "batch", "lr", "more"), [
+    ("coco/maskrcnn-fpn-1x", 90_000, (60_000, 80_000), 16, 0.02, {"warmup": 1000, "precise_bn": True}),
+    ("coco/maskrcnn-fpn-2x", 180_000, (120_000, 160_000), 16, 0.02, {"precise_bn": True, "head": "fpn"}),
+    ("coco/moco-c4-2x", 180_000, (120_000, 160_000), 16, 0.02, {"head": "c4", "masks": True, "precise_bn": True}),
+    ("coco/dcd-fasterrcnn", 180_000, (120_000, 160_000), 8, 0.01, {"masks": False, "bn": "fixed", "fixed_stem": True}),
+    ("coco/vitdet-100ep", 184_375, (163_889, 177_546), 64, 1e-4, {"layer_decay": 0.7, "drop_path": 0.1, "warmup": 250}),
+    ("coco/vitdet-l-100ep", 184_375, (163_889, 177_546), 64, 1e-4, {"layer_decay": 0.8, "drop_path": 0.4}),
+    ("coco/vitdet-h-75ep", 138_281, (122_916, 133_159), 64, 1e-4, {"layer_decay": 0.9, "drop_path": 0.5}),
+    ("voc07/moco-c4-24k", 24_000, (18_000, 22_000), 16, 0.02, {"warmup": 100, "head": "c4", "masks": False}),
+])  # fmt: skip
+def test_schedules_of_the_published_engine_are_the_configurations(name, iterations, steps, batch, lr, more):
+    """As MoCo's, ViTDet's and mdistiller's detectron2 configurations have them."""
+    settings = get(*name.split("/")).settings
+    assert settings["engine"] == "detectron2"
+    assert (settings["iterations"], settings["batch"], settings["lr"]) == (iterations, batch, lr)
+    # As the training rounds them.
+    assert tuple(round(share * iterations) for share in settings["steps"]) == steps
+    assert {key: settings[key] for key in more} == more

@@ -137,7 +137,7 @@ def test_samples_keep_image_boxes_and_masks_together(d2, tmp_path, jitter):
     assert checked > 30
 
 
-@pytest.mark.parametrize("protocol", ["maskrcnn-fpn-1x", "dcd-fasterrcnn", "vitdet-100ep"])
+@pytest.mark.parametrize("protocol", ["maskrcnn-fpn-1x", "dcd-fasterrcnn", "vitdet-100ep", "moco-c4-2x"])
 def test_coco_runs_are_whole_and_stored_detections_give_the_printed_numbers(d2, tmp_path, protocol):
     document = own_images(tmp_path / "set")
     backbone = tiny("test_vit" if protocol == "vitdet-100ep" else "test_resnet")
@@ -184,6 +184,24 @@ def test_mocos_c4_head_is_the_last_stage_and_trained(d2, tmp_path):
     with pytest.raises(BenchError, match="coco.head=c4 is of detectron2 alone"):
         own_images(tmp_path / "set")
         ran("coco", f"coco:{tmp_path / 'set'}", "tv-fasterrcnn-fpn-1x", head="c4")
+
+
+def test_masks_of_a_c4_head_are_read_from_the_last_stage(d2, tmp_path, monkeypatch):
+    from suites.detection.pyramids import Reader
+
+    backbone = tiny()
+    stem = d2.Stem(Reader(backbone, frozen=False, fixed=False))
+    with monkeypatch.context() as patch:
+        patch.setattr(d2, "OVERRIDES", [])
+        network = d2.rcnn(stem, d2.RCNNSettings(3, True, "", [0.0] * 3, [1.0] * 3, 0, False))
+    head = network.roi_heads.mask_head
+    # As Base-RCNN-C4 has it: no convolution of its own before the one that doubles the map.
+    assert [type(part).__name__ for part in head.children()] == ["ConvTranspose2d", "ReLU", "Conv2d"]
+    assert head.deconv.in_channels == backbone.card.channels[-1]
+    assert head.predictor.out_channels == 3
+    own_images(tmp_path / "set")
+    with pytest.raises(BenchError, match="trained whole with it: --set coco.head=fpn, or --set coco.frozen=no"):
+        ran("coco", f"coco:{tmp_path / 'set'}", "moco-c4-2x", frozen=True)
 
 
 def test_weight_decay_is_grouped_as_detectron2_groups_it(d2, tmp_path):
