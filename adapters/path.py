@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from adapters import classifiers, eightbits, hf_swin, positions, reader, sniff, texts, timm_folder
+from adapters import classifiers, eightbits, hf_swin, papers, positions, reader, sniff, texts, timm_folder
 from adapters.filling import filled
 from adapters.huggingface import refined
 from adapters.layout import CIFAR10, CIFAR100, Layout
@@ -58,7 +58,9 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
     names = _names(sets, container.content)
     told = timm_folder.stated(path) if arch is None else None
     try:
-        layout = refined(recognise(names), path, names)
+        layout = papers.of_file(refined(recognise(names), path, names), path)
+        if told is not None and told.paper is not None:
+            layout = papers.of_release(layout, told.method, told.paper, told.transform)
         asked = told.arch if told is not None else arch
         chosen = match(sets, arch=asked, weights_key=weights_key, file=str(path), layout=layout)
     except BenchError as error:
@@ -109,7 +111,7 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
         if layout.padded_first:
             hf_swin.pad_first(network)
         backbone = TimmBackbone(network, card, feature=_feature(network, layout), linear=linear)
-    if told is not None and told.transform is not None:
+    if told is not None and told.transform is not None and told.paper is None:
         transform, origin = told.transform, None
     else:
         transform, origin = _transform(backbone.card.family, network, layout)

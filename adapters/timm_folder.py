@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from adapters.jsonfile import read_json
+from adapters.papers import Paper, of_tag
 from adapters.timm_backbone import transform_from
+from adapters.timm_models import method_of
 from bench.card import Transform
 from bench.errors import BenchError, brief
 
@@ -27,6 +29,10 @@ class Stated(NamedTuple):
     arch: str
     """As ``--arch`` would take it."""
     transform: Transform | None
+    method: str | None = None
+    """The pretraining, of one of timm's own releases as it is on the hub."""
+    paper: Paper | None = None
+    """That pretraining's own evaluation."""
 
 
 def stated(folder: Path) -> Stated | None:
@@ -53,7 +59,25 @@ def stated(folder: Path) -> Stated | None:
         if not _plain(value):
             raise BenchError(f"{path} states {brief(key)} = {brief(repr(value))}, which is no plain value")
     inside = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-    return Stated(f"{name}({inside})" if inside else name, _transform(path, config.get("pretrained_cfg")))
+    arch = f"{name}({inside})" if inside else name
+    found = Stated(arch, _transform(path, config.get("pretrained_cfg")))
+    return found._replace(**_released(name, config, found.transform))
+
+
+def _released(name: str, config: dict[str, Any], transform: Transform | None) -> dict[str, Any]:
+    """Method and evaluation of a folder that is one of timm's releases: its tag, its transform, no classifier."""
+    from timm.data import resolve_data_config
+    from timm.models import get_pretrained_cfg, is_model_pretrained
+
+    own = config.get("pretrained_cfg")
+    tag = own.get("tag") if isinstance(own, dict) else None
+    if not isinstance(tag, str) or config.get("num_classes") or not is_model_pretrained(f"{name}.{tag}"):
+        return {}
+    known = get_pretrained_cfg(f"{name}.{tag}").to_dict()
+    if transform is None or transform != transform_from(resolve_data_config({}, pretrained_cfg=known)):
+        return {}
+    method = method_of(known)
+    return {"method": method, "paper": of_tag(method, name, tag)}
 
 
 def _plain(value: Any) -> bool:

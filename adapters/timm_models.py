@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from adapters import resolution, values
+from adapters import papers, positions, resolution, values
 from adapters.nearby import nearest
 from adapters.network import hub_from_cache, offline
 from adapters.options import refuse
@@ -27,25 +27,34 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
     config = _config(name)
     network = _pretrained(name, config)
     values.check(network.state_dict(), f"the weights of timm:{name}")
+    method, own = method_of(config), transform_of(network)
+    paper = papers.of_tag(method, str(config["architecture"]), str(config.get("tag") or ""))
+    notes = []
+    if paper is not None:
+        positions.install(network, paper.positions)
+        if paper.transform != own:
+            notes.append(f"input transform of {method}'s own evaluation, not timm's ({own.describe()})")
     # timm loads strictly, so all that the network has came from the file.
     filled = len(backbone_tensors(network))
     card = Card(
         name=name,
         spec=f"timm:{rest}",
-        method=_method(config),
+        method=method,
         architecture=str(config["architecture"]),
         family="module",
         dims={},
         feature="",
-        transform=transform_of(network),
+        transform=own if paper is None else paper.transform,
         weight_digest="",
         container="timm hub",
         layout="timm",
         weights_key=config.get("tag") or None,
         coverage=Coverage(filled=filled, total=filled),
         classes=_CLASSES.get(int(getattr(network, "num_classes", 0) or 0)),
+        notes=notes,
     )
-    return resolution.at(TimmBackbone(network, card), size)
+    feature = papers.feature_of(paper, network) if paper is not None else "head"
+    return resolution.at(TimmBackbone(network, card, feature=feature), size)
 
 
 def _config(name: str) -> dict[str, Any]:
@@ -97,7 +106,7 @@ def _cached_file(url: str) -> bool:
     return bool(url) and (Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]).is_file()
 
 
-def _method(config: dict[str, Any]) -> str | None:
+def method_of(config: dict[str, Any]) -> str | None:
     """The pretraining that the tag names; fine-tuned and plain classifiers are supervised."""
     tag = str(config.get("tag") or "")
     fine_tuned = re.search(r"_ft_|(?:^|_)in(?:1k|12k|21k|22k)$", tag)

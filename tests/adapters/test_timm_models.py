@@ -66,4 +66,4 @@ def test_pretrained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_method_of_the_tag(name: str, method: str) -> None:
     config: dict[str, Any] = timm.get_pretrained_cfg(name).to_dict()
-    assert timm_models._method(config) == method
+    assert timm_models.method_of(config) == method
