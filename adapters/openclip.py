@@ -155,7 +155,7 @@ def _built(
     backbone.card = backbone.card.model_copy(
         update={"weight_digest": digest, "parameters": card.parameters, "classes": None}
     )
-    scale = math.exp(float(model.logit_scale))
+    scale = math.exp(float(model.logit_scale.detach()))
 
     def tower() -> TextTower:
         return ClipTextTower(model, model.encode_text, _tokenizer(library, name), projection, scale, digest)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from bench.card import digest_of
 from bench.errors import BenchError
+from bench.files import write_atomically
 from bench.options import Allowed
 from bench.suite import Needs, engine_of
 from suites.classification import Labels, accuracies, finite_blocks
@@ -92,16 +95,39 @@ def _class_weights(task: Task, tower: TextTower, prompts: Prompts) -> np.ndarray
     parts: list[np.ndarray] = []
     with torch.inference_mode(), task.progress.stage("texts", len(texts), "texts") as stage:
         for start in range(0, len(texts), TEXTS):
-            found = tower.embed(texts[start : start + TEXTS], device).cpu().numpy().astype(np.float64)
+            some = texts[start : start + TEXTS]
+            kept = task.folder / f"texts-{digest_of(some)[:16]}.npy" if task.folder is not None else None
+            found = _kept(kept, len(some))
+            if found is None:
+                found = tower.embed(some, device).cpu().numpy()
+                if kept is not None:
+                    _keep(kept, found)
             parts.append(found)
             stage.advance(len(found))
-    every = np.concatenate(parts)
+    every = np.concatenate(parts).astype(np.float64)
     if not np.isfinite(every).all():
         raise BenchError(
             f"the text tower of '{task.card.name}' gives values that are not finite: its weights are broken"
         )
     every = _unit(every).reshape(len(prompts.names), len(prompts.templates), -1).mean(axis=1)
     return _unit(every).T
+
+
+def _kept(path: Path | None, n: int) -> np.ndarray | None:
+    """What an interrupted run had embedded of ``n`` texts: eighty prompts of a thousand classes are an hour's work."""
+    if path is None:
+        return None
+    try:
+        found: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found if found.ndim == 2 and len(found) == n else None
+
+
+def _keep(path: Path, found: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, found, allow_pickle=False)
+    write_atomically(path, buffer.getvalue(), durable=False)
 
 
 def _answers(task: Task, tower: TextTower, weights: np.ndarray, labels: Labels) -> tuple[np.ndarray, np.ndarray]:

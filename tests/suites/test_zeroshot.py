@@ -18,6 +18,7 @@ from bench.backbone import Backbone
 from bench.errors import BenchError
 from bench.featureset import ArrayFeatureSet
 from bench.texttower import TextTower
+from suites import zeroshot
 from suites.prompting import imagenet_names, prompts_of, published
 from suites.zeroshot import ZeroShot, _class_weights
 
@@ -61,6 +62,39 @@ def task_of(x: Any, y: Any, tower: TextTower, classes: dict[int, str], dataset: 
     made.card = made.card.model_copy(update={"text": "a table", "dims": {"pooled": 2}})
     backbone.card = made.card
     return made
+
+
+def test_an_interrupted_run_embeds_no_text_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zeroshot, "TEXTS", 2)
+    names = {i: f"n{i}" for i in range(5)}
+    table = {f"a {name}": [1.0, float(i)] for i, name in names.items()}
+    (tmp_path / "templates.txt").write_text("a {}\n")
+    x, y = np.eye(2)[[0, 1, 0, 1, 0]], np.arange(5)
+    options = {"templates": str(tmp_path / "templates.txt")}
+
+    class Interrupted(Tower):
+        def embed(self, texts: Sequence[str], device: torch.device) -> Tensor:
+            if len(self.seen) == 4:
+                raise KeyboardInterrupt
+            return super().embed(texts, device)
+
+    def weights(tower: Tower, folder: Path | None) -> np.ndarray:
+        made = task_of(x, y, tower, names, **options)
+        made.folder = folder
+        return _class_weights(made, tower, prompts_of(made.data["test"], options["templates"], ""))
+
+    with pytest.raises(KeyboardInterrupt):
+        weights(Interrupted(table), tmp_path / "work")
+    again = Tower(table)
+    found = weights(again, tmp_path / "work")
+    assert again.seen == ["a n4"]
+    np.testing.assert_array_equal(found, weights(Tower(table), None))
+    # What something else damaged is embedded again.
+    for path in (tmp_path / "work").iterdir():
+        path.write_bytes(path.read_bytes()[:40])
+    again = Tower(table)
+    np.testing.assert_array_equal(weights(again, tmp_path / "work"), found)
+    assert again.seen == list(table)
 
 
 def test_by_hand(tmp_path: Path) -> None:
