@@ -81,7 +81,7 @@ def test_an_interrupted_run_embeds_no_text_twice(tmp_path: Path, monkeypatch: py
     def weights(tower: Tower, folder: Path | None) -> np.ndarray:
         made = task_of(x, y, tower, names, **options)
         made.folder = folder
-        return _class_weights(made, tower, prompts_of(made.data["test"], options["templates"], ""))
+        return _class_weights(made, tower, prompts_of(made.data["test"], options["templates"]))
 
     with pytest.raises(KeyboardInterrupt):
         weights(Interrupted(table), tmp_path / "work")
