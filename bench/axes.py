@@ -2,7 +2,7 @@
 variant.
 
 ``--set knn.size=448`` is ``knn/dino@1+size=448``: the same protocol on images of 448 pixels. ``resize=224`` brings the
-shorter side to 224 before the crop, where transfer protocols take the whole of it and the model's own transform less;
+shorter side to 224 before the crop, ``resize=0`` to the crop's own size, so that nothing of that side is cut off;
 ``resample=bicubic`` resizes by that filter (DINO's kNN of a ResNet whose own is bilinear).
 ``block=6`` reads the
 sixth block alone (of a convolutional network the sixth map of its pyramid), ``layers=4`` the last four side by side,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 AXES: dict[str, Allowed] = {
     "size": count(1, 16384),
-    "resize": count(1, 16384),
+    "resize": count(0, 16384),
     "resample": words(*get_args(Interpolation)),
     "block": count(1, 10_000),
     "layers": count(1, 10_000),
@@ -96,7 +96,7 @@ def described(axes: Mapping[str, Any], card: Card) -> dict[str, Any]:
 def at_size(backbone: Backbone, size: int | None, resize: int | None = None, resample: str | None = None) -> Backbone:
     """The same network, its weights shared, with its transform at ``size`` and the shorter side at ``resize`` before.
 
-    ``resample``: the filter that it is resized by.
+    ``resize`` of 0: at the crop's own size. ``resample``: the filter that it is resized by.
 
     Raises `BenchError` for a network without a transform of its own making, for a size that it cannot take, and for
     images that would be smaller than the crop.
@@ -109,15 +109,17 @@ def at_size(backbone: Backbone, size: int | None, resize: int | None = None, res
     if card.transform is None or card.transform.custom is not None:
         raise BenchError(
             f"'{card.name}' has no image transform of bench's: its input size cannot be set to {size or resize}"
-            if size or resize
+            if size is not None or resize is not None
             else f"'{card.name}' has no image transform of bench's: resample={resample} cannot apply"
         )
     transform = card.transform if size is None else resized(card.transform, size)
-    if resize is not None:
+    # Without a crop nothing is cut off already.
+    if resize is not None and (resize or transform.crop is not None):
         if not isinstance(transform.crop, int):
             raise BenchError(
                 f"the transform of '{card.name}' has no square crop: resize={resize} cannot apply, set size"
             )
+        resize = resize or transform.crop
         if resize < transform.crop:
             raise BenchError(
                 f"resize={resize} makes images smaller than the crop of {transform.crop} pixels: set size too"

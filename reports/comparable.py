@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from bench.record import Measurement
 
 OWN = "the model's own"
+WHOLE = "the model's own, the shorter side at the crop"
+"""As transfer tables and ImageNet-C are read: one rule for every network, as `OWN` is."""
 
 
 class Column(NamedTuple):
@@ -58,8 +60,16 @@ def column_of(m: Measurement, card: Card) -> Column:
     feature = dict(m.feature)
     if feature.get("tokens") == card.feature:
         feature["tokens"] = OWN
-    own_transform = m.transform == card.transform
-    return _column(m, feature, OWN if own_transform else _text(m.transform.model_dump() if m.transform else None))
+    return _column(m, feature, _rule(m.transform, card.transform))
+
+
+def _rule(transform: Transform | None, own: Transform | None) -> str:
+    """How the images came to the network, as a rule where it is one."""
+    if transform == own:
+        return OWN
+    if own is not None and isinstance(own.crop, int) and transform == own.model_copy(update={"resize": own.crop}):
+        return WHOLE
+    return _text(transform.model_dump() if transform else None)
 
 
 def exact_column(m: Measurement) -> Column:
@@ -99,7 +109,7 @@ def differences(a: Column, b: Column) -> list[str]:
 
 
 def _told(field: str, text: str) -> str:
-    if field == "transform" and text not in (OWN, "null"):
+    if field == "transform" and text not in (OWN, WHOLE, "null"):
         return Transform.model_validate_json(text).describe()
     if field in ("fingerprint", "learned_from"):
         return text[:19] or "none"

@@ -1,5 +1,7 @@
 """Axes of the frozen protocols: input size, block, layers, tokens; each a variant of its own name, never silent."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from bench.data.opening import open_data
 from bench.errors import BenchError
 from bench.registry import table
 from bench.transform import apply
+from reports.comparable import WHOLE, column_of
 
 OPTIONS = {"knn": {"k": [3], "headline_k": 3}, "linear": {"C": 1.0}, "ridge": {"penalty": 1.0}, "retrieval": {"k": [1]}}
 
@@ -142,6 +145,14 @@ def test_the_shorter_side_before_the_crop(vit, pictures, monkeypatch):
     assert np.abs(found - shrunk(36, 32)).max() > 1e-3
     both, _ = seen_by("knn", vit, pictures, monkeypatch, resize=60, size=48)
     np.testing.assert_allclose(both, shrunk(60, 48), atol=1e-5)
+    whole, record = seen_by("knn", vit, pictures, monkeypatch, resize=0)
+    np.testing.assert_allclose(whole, found, atol=1e-6)
+    assert column_of(record.measurements[0], record.model).transform == WHOLE
+    uncut = copy.copy(vit)
+    uncut.card = card("uncut", Transform(resize=36, crop=None))
+    assert at_size(uncut, None, 0).card.transform == uncut.card.transform, "nothing is cut off"
+    with pytest.raises(BenchError, match="no square crop"):
+        at_size(uncut, None, 40)
     record = run(vit, pictures, ["knn", "ridge"], **{"ridge.resize": 32})
     assert {m.suite: m.transform.resize for m in record.measurements} == {"knn": 36, "ridge": 32}
 

@@ -202,6 +202,9 @@ def test_mce_by_hand(root, monkeypatch):
     )
     assert mce.value == pytest.approx(by_hand)
     assert (mce.headline, mce.higher_is_better, mce.dataset) == (True, False, "imagenet-c")
+    # The published images are crops already: nothing more is cut off them.
+    assert {m.transform.resize for m in record.measurements} == {record.model.transform.crop}
+    assert record.model.transform.resize != record.model.transform.crop
     assert [m for m in record.measurements if m.headline] == [mce]
     # A corruption that lacks a severity has no CE, and without it there is no mean.
     from suites.robust import Robust
