@@ -35,7 +35,7 @@ class Recipe:
     """``sgd``, or ``adamw`` (betas 0.9 and 0.999, decoupled decay; ``momentum`` and ``nesterov`` then mean nothing)."""
     schedule: str = "cosine"
     """``cosine`` to 0 by iteration, ``cosine-epoch`` to 0 by whole epochs; ``steps``: times 0.1 at each share of
-    ``milestones``."""
+    ``milestones``; ``onecycle``: PyTorch's OneCycleLR, which turns the momentum (of AdamW the first beta) too."""
     epochs: float = 1.0
     """Epochs that the iterations make up: what ``cosine-epoch`` counts."""
     milestones: tuple[float, ...] = ()
@@ -59,6 +59,9 @@ class Recipe:
         """What the learning rates are multiplied with at ``step`` (from 0)."""
         if step < self.warmup:
             return step / self.warmup
+        if self.schedule == "onecycle":
+            # Up from a 25th in the first three tenths, then down to a 250 000th.
+            return self._cycle(step, 1 / 25, 1.0, 1 / 25e4)
         if self.end is not None:
             done = min((step - self.warmup) / max(self.iterations - self.warmup - 1, 1), 1.0)
             return self.end + (1 - self.end) * 0.5 * (1 + math.cos(math.pi * done))
@@ -69,6 +72,19 @@ class Recipe:
             # The published loops step their scheduler once an epoch: the rate stands still within one.
             done = math.floor(done * self.epochs + 1e-9) / self.epochs
         return 0.5 * (1 + math.cos(math.pi * done))
+
+    def inertia(self, step: int, usual: float) -> float:
+        """The momentum, or the first beta, at ``step``: ``usual`` unless the schedule turns it."""
+        return self._cycle(step, 0.95, 0.85, 0.95) if self.schedule == "onecycle" else usual
+
+    def _cycle(self, step: int, first: float, peak: float, last: float) -> float:
+        """Half a cosine from ``first`` to ``peak`` at three tenths of the steps, another to ``last`` at the end."""
+        top = 0.3 * self.iterations - 1
+        if step <= top:
+            done, begin, goal = step / top, first, peak
+        else:
+            done, begin, goal = (step - top) / max(self.iterations - 1 - top, 1), peak, last
+        return goal + (begin - goal) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
 @dataclass
@@ -194,9 +210,11 @@ class Group:
         else:
             grads = [(slope.flatten(0, 1) @ z).view(h, classes, d), slope.sum(dim=2)]
         now = self.rates * recipe.factor(self.step)
+        adamw = recipe.optimiser == "adamw"
+        momentum = recipe.inertia(self.step, 0.9 if adamw else recipe.momentum)
         self.step += 1
-        if recipe.optimiser == "adamw":
-            self._adamw(now, grads)
+        if adamw:
+            self._adamw(now, grads, momentum)
             return
         if recipe.lars:
             grads[0] = lars_update(self.weight, grads[0], self.decays[:, None, None])
@@ -208,18 +226,18 @@ class Group:
                 grads[place] = grads[place] + _each(self.decays, value) * value
         for value, speed, grad in zip(self.values, self.moments[0], grads, strict=True):
             # One pass over memory each: for many classes they cost as much as the products.
-            torch.add(grad, speed, alpha=recipe.momentum, out=speed)
-            moved = torch.add(grad, speed, alpha=recipe.momentum) if recipe.nesterov else speed
+            torch.add(grad, speed, alpha=momentum, out=speed)
+            moved = torch.add(grad, speed, alpha=momentum) if recipe.nesterov else speed
             value.addcmul_(moved, _each(now, value), value=-1)
 
-    def _adamw(self, now: Tensor, grads: Sequence[Tensor]) -> None:
+    def _adamw(self, now: Tensor, grads: Sequence[Tensor], beta: float) -> None:
         """Loshchilov & Hutter 2019, as torch.optim.AdamW has it (epsilon 1e-8)."""
         for value, first, second, grad in zip(self.values, *self.moments, grads, strict=True):
             value.mul_(1 - _each(now * self.decays, value))
-            first.mul_(0.9).add_(grad, alpha=0.1)
+            first.mul_(beta).add_(grad, alpha=1 - beta)
             second.mul_(0.999).addcmul_(grad, grad, value=0.001)
             spread = (second / (1 - 0.999**self.step)).sqrt_().add_(1e-8)
-            value.sub_(_each(now / (1 - 0.9**self.step), value) * first / spread)
+            value.sub_(_each(now / (1 - beta**self.step), value) * first / spread)
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs to go on from here."""

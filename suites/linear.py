@@ -43,7 +43,7 @@ class Linear:
         "weight_decay": Allowed(least=0, most=1e6, a_set=True),
         "features": Allowed(once=True),
         "optimiser": words("sgd", "adamw"),
-        "schedule": words("cosine", "cosine-epoch", "steps"),
+        "schedule": words("cosine", "cosine-epoch", "steps", "onecycle"),
         "milestones": SHARE,
         "interpolation": words("bilinear", "bicubic"),
         "warmup": Allowed(least=0, most=1e6),

@@ -28,6 +28,9 @@ def alone(recipe, rate, seed):
     sgd = torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, nesterov=recipe.nesterov)
     if recipe.optimiser == "adamw":
         sgd = torch.optim.AdamW(layer.parameters(), lr=rate, weight_decay=recipe.weight_decay)
+    cycle = None
+    if recipe.schedule == "onecycle":
+        cycle = torch.optim.lr_scheduler.OneCycleLR(sgd, max_lr=rate, total_steps=recipe.iterations)
     order = torch.empty(0, dtype=torch.int64)
     for step in range(recipe.iterations):
         while len(order) < recipe.batch:
@@ -46,9 +49,12 @@ def alone(recipe, rate, seed):
                 if length != 0 and steep != 0:
                     adaptive = 0.001 * length / (steep + length * recipe.weight_decay + 1e-8)
                     p.grad = (p.grad + recipe.weight_decay * p.detach()) * adaptive
-        for group in sgd.param_groups:
-            group["lr"] = rate * recipe.factor(step)
+        if cycle is None:
+            for group in sgd.param_groups:
+                group["lr"] = rate * recipe.factor(step)
         sgd.step()
+        if cycle is not None and step + 1 < recipe.iterations:
+            cycle.step()
     norm.eval()
     with torch.no_grad():
         return layer(norm(x) if recipe.batchnorm else x).numpy()
@@ -69,6 +75,8 @@ def alone(recipe, rate, seed):
         {"init": "uniform", "end": 0.001},
         {"init": "lecun"},
         {"init": "zero"},
+        {"schedule": "onecycle"},
+        {"schedule": "onecycle", "optimiser": "adamw"},
     ],
     ids=[
         "sgd",
@@ -83,6 +91,8 @@ def alone(recipe, rate, seed):
         "lightly",
         "byol",
         "simclr",
+        "one cycle",
+        "one cycle of adamw",
     ],
 )
 def test_each_head_is_the_loop_run_alone(more):
