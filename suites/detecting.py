@@ -38,7 +38,7 @@ class Detecting:
         "optimiser": words("sgd", "adamw"),
         "bn": words("batch", "fixed"),
         "fpn_norm": words("batch", "none"),
-        "head": words("fpn", "c4"),
+        "head": words("fpn", "c4", "cascade"),
         "window": count(least=0, most=1024),
         "drop_path": Allowed(least=0, below=1),
     }

@@ -137,6 +137,7 @@ class DetectronJob(Job):
                     std=[255 * v for v in self.transform.std],
                     square=settings["size"] if settings["jitter"] else 0,
                     vitdet=reader.plain,
+                    cascade=settings["head"] == "cascade",
                 ),
             )
         return Learner(network, task.protocol.suite)

@@ -45,6 +45,8 @@ class RCNNSettings(NamedTuple):
     """Side that images are padded to; 0: none."""
     vitdet: bool
     """ViTDet's heads: layer norms, two convolutions in the region network, four and one layer for boxes."""
+    cascade: bool = False
+    """Three box heads in turn, at IoU .5, .6 and .7 (Cai & Vasconcelos 2018), their boxes the same for all classes."""
 
 
 class Bottom(Backbone):
@@ -132,6 +134,9 @@ def configuration(bottom: Bottom | Stem, settings: RCNNSettings) -> Any:
         cfg.MODEL.ROI_BOX_HEAD.NUM_CONV = 4
         cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
         cfg.MODEL.ROI_BOX_HEAD.NORM = cfg.MODEL.ROI_MASK_HEAD.NORM = "LN"
+    if settings.cascade:
+        cfg.MODEL.ROI_HEADS.NAME = "CascadeROIHeads"
+        cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
     cfg.merge_from_list(OVERRIDES)
     return cfg
 

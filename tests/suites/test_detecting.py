@@ -335,6 +335,7 @@ def test_the_stem_is_fixed_where_the_protocol_says_so():
     ("coco/moco-c4-2x", 180_000, (120_000, 160_000), 16, 0.02, {"head": "c4", "masks": True, "precise_bn": True}),
     ("coco/dcd-fasterrcnn", 180_000, (120_000, 160_000), 8, 0.01, {"masks": False, "bn": "fixed", "fixed_stem": True}),
     ("coco/vitdet-100ep", 184_375, (163_889, 177_546), 64, 1e-4, {"layer_decay": 0.7, "drop_path": 0.1, "warmup": 250}),
+    ("coco/vitdet-cascade-100ep", 184_375, (163_889, 177_546), 64, 1e-4, {"layer_decay": 0.7, "head": "cascade"}),
     ("coco/vitdet-l-100ep", 184_375, (163_889, 177_546), 64, 1e-4, {"layer_decay": 0.8, "drop_path": 0.4}),
     ("coco/vitdet-h-75ep", 138_281, (122_916, 133_159), 64, 1e-4, {"layer_decay": 0.9, "drop_path": 0.5}),
     ("voc07/moco-c4-24k", 24_000, (18_000, 22_000), 16, 0.02, {"warmup": 100, "head": "c4", "masks": False}),

@@ -204,6 +204,23 @@ def test_masks_of_a_c4_head_are_read_from_the_last_stage(d2, tmp_path, monkeypat
         ran("coco", f"coco:{tmp_path / 'set'}", "moco-c4-2x", frozen=True)
 
 
+def test_a_cascade_has_three_box_heads_as_published(d2, tmp_path):
+    from suites.detection.pyramids import Reader
+
+    bottom = d2.Bottom(Reader(tiny("test_vit"), frozen=False, fixed=True))
+    heads = d2.rcnn(bottom, d2.RCNNSettings(3, True, "", [0.0] * 3, [1.0] * 3, 0, True, cascade=True)).roi_heads
+    assert [matcher.thresholds[1] for matcher in heads.proposal_matchers] == [0.5, 0.6, 0.7]
+    weights = [predictor.box2box_transform.weights for predictor in heads.box_predictor]
+    assert weights == [(10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0)]
+    # One box for all classes.
+    assert [predictor.bbox_pred.out_features for predictor in heads.box_predictor] == [4, 4, 4]
+    own_images(tmp_path / "set")
+    record = ran("coco", f"coco:{tmp_path / 'set'}", "vitdet-cascade-100ep", tiny("test_vit"), window=2, iterations=1)
+    terms = set(record.measurements[0].details["curve"][-1])
+    assert {f"loss_{what}_stage{stage}" for what in ("cls", "box_reg") for stage in range(3)} <= terms
+    assert "loss_mask" in terms
+
+
 def test_weight_decay_is_grouped_as_detectron2_groups_it(d2, tmp_path):
     from detectron2.solver.build import get_default_optimizer_params
 
