@@ -140,21 +140,35 @@ def test_imagenet_transfer_and_detection_have_their_tables(make: Maker) -> None:
         update={"suite": "transfer", "protocol": "transfer/dcd@1", "dataset": "stl10", "value": 71.0,
                 "fingerprint": "sha256:stl"}
     )  # fmt: skip
+    both = [
+        moved.model_copy(update={"settings": {"batch_norm": mode}, "value": value, "headline": mode == "frozen"})
+        for mode, value in (("dcd-compat", 71.0), ("frozen", 69.0))
+    ]
+    boxes += [
+        first.model_copy(update={**coco, "protocol": "coco/dcd-fasterrcnn@1", "metric": "box_ap", "value": 36.5}),
+        first.model_copy(update={**coco, "protocol": "coco/y@1", "metric": "box_ap", "value": 34.0}),
+    ]
     board = assemble(
         [
             pair(make, "resnet18", "resnet34", dataset="imagenet", name="a", run="run-a"),
             pair(make, "resnet18.a1_in1k", "resnet101", dataset="imagenet", name="b", run="run-b", more=boxes),
-            pair(make, "wrn_16_2", "wrn_40_2", name="c", run="run-c", more=[moved]),
+            pair(make, "wrn_16_2", "wrn_40_2", name="c", run="run-c", more=both),
+            pair(make, "wrn_16_2", "wrn_40_2", name="d", run="run-d", more=both[::-1]),
+            pair(make, "wrn_16_2", "wrn_40_2", name="e", run="run-e", more=both[1:]),
         ]
     )
     assert [set(row) for row in measured_rows(table(board, "dcd3"))] == [{"method", "ResNet-34->ResNet-18 top1"}]
     [row] = measured_rows(table(board, "dcd4"))
     assert {k: c["v"] for k, c in row.items() if k != "method"} == {
-        "ResNet-101->ResNet-18 ap": "35.00", "ResNet-101->ResNet-18 ap50": "55.00",
+        "ResNet-101->ResNet-18 ap": "36.50", "ResNet-101->ResNet-18 ap50": "55.00",
         "ResNet-101->ResNet-18 ap75": "37.00",
     }  # fmt: skip
-    [row] = measured_rows(table(board, "dcd2"))
-    assert {k: c["v"] for k, c in row.items() if k != "method"} == {"CIFAR-100->STL-10 top1": "71.00"}
+    *rows, frozen = measured_rows(table(board, "dcd2"))
+    for row in rows:
+        assert {k: c["v"] for k, c in row.items() if k != "method"} == {"CIFAR-100->STL-10 top1": "71.00"}
+        assert "batch norm dcd-compat" in row["CIFAR-100->STL-10 top1"]["d"], "what the printed numbers are of"
+    assert (len(rows), frozen["CIFAR-100->STL-10 top1"]["v"]) == (2, "69.00")
+    assert "batch norm frozen" in frozen["CIFAR-100->STL-10 top1"]["d"]
 
 
 def test_relative_improvement_is_published_from_the_printed_cells() -> None:

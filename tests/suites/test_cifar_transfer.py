@@ -6,6 +6,7 @@ import torch
 from listedhelp import write_tinyimagenet
 
 import bench
+from bench import protocol
 from bench.errors import BenchError
 from suites import cifar_transfer
 from suites.cifar_transfer import Transferred
@@ -84,6 +85,15 @@ def test_the_head_begins_as_published_and_alone_has_gradients():
     batch = (torch.zeros(2, 3, 32, 32), torch.tensor([0, 1]), torch.zeros(2, dtype=torch.bool))
     network(batch)["loss"].backward()
     assert {name for name, p in network.named_parameters() if p.grad is not None} == {"head.weight", "head.bias"}
+
+
+def test_the_rate_of_mobile_networks_is_a_card_of_its_own(root):
+    cards = [protocol.get("transfer", name) for name in ("dcd", "dcd-mobile")]
+    assert [card.settings["lr"] for card in cards] == [0.05, 0.01]
+    assert cards[0].settings | {"lr": 0.01} == cards[1].settings
+    settings = {"transfer.sets": "tinyimagenet", "transfer.epochs": 1, "transfer.batch": 3}
+    record = bench.run(MODEL, ["transfer"], protocols={"transfer": "dcd-mobile"}, workers=0, settings=settings)
+    assert record.measurements[0].details["training"]["learning_rate"] == 0.01
 
 
 def test_refusals(root):
