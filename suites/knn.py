@@ -37,7 +37,7 @@ class KNN:
         "headline_k": count(),
         "temperature": Allowed(least=1e-6, most=1e6, a_set=True),
         "headline_temperature": Allowed(least=1e-6, most=1e6),
-        "weight": words("exp", "l2", "inverse", "one"),
+        "weight": words("exp", "softmax", "l2", "inverse", "one"),
         # Those of few-shot protocols.
         "n_per_class": count(a_set=True),
         "percent": positive(100, a_set=True),
@@ -125,7 +125,11 @@ def nearest(task: Task) -> tuple[Neighbours, dict[int, int], dict[str, Any]]:
 
 
 def _precisions(task: Task) -> Iterator[Measurement]:
-    """Several labels a sample: a class scores the share of the votes whose neighbours carry it."""
+    """Several labels a sample: a class scores the share of the votes whose neighbours carry it.
+
+    Of the votes of the first k; with ``weight`` at ``softmax`` of those of the largest k (DINOv3's), which ranks
+    samples otherwise.
+    """
     settings = task.settings
     targets = targets_of(task)
     found, reached, common = nearest(task)
@@ -137,10 +141,13 @@ def _precisions(task: Task) -> Iterator[Measurement]:
             scores = np.empty(targets.test.shape)
             for start in range(0, len(scores), QUERIES):
                 rows = slice(start, start + QUERIES)
-                logs = log_weights(found.similarity[rows, : reached[k]], settings["weight"], temperature)
+                every = None if settings["weight"] == "softmax" else reached[k]
+                logs = log_weights(found.similarity[rows, :every], settings["weight"], temperature)
                 weights = np.exp(logs - logs.max(axis=1, keepdims=True))
                 weights /= weights.sum(axis=1, keepdims=True)
-                scores[rows] = np.einsum("qk,qkc->qc", weights, carried[found.index[rows, : reached[k]]])
+                scores[rows] = np.einsum(
+                    "qk,qkc->qc", weights[:, : reached[k]], carried[found.index[rows, : reached[k]]]
+                )
             yield from precisions(
                 task, targets, scores, engine=ENGINE, outcome=f"k{k}-T{spell(temperature)}",
                 headline="map" if (k, temperature) == headline else None, details=details,

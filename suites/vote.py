@@ -105,10 +105,10 @@ def decide(found: Neighbours, labels: Labels, k: int, weight: str, temperature: 
 def log_weights(similarity: np.ndarray, weight: str, temperature: float) -> np.ndarray:
     """The logarithm of what each neighbour's vote counts, float64 [Q, k].
 
-    ``exp`` exp(s / T), ``one`` 1, ``l2`` 1 / (distance + 1e-5) of rows of length 1; ``inverse`` the same where
-    ``similarity`` is minus the distance.
+    ``exp`` and ``softmax`` exp(s / T), ``one`` 1, ``l2`` 1 / (distance + 1e-5) of rows of length 1; ``inverse`` the
+    same where ``similarity`` is minus the distance.
     """
-    if weight == "exp":
+    if weight in ("exp", "softmax"):
         logs: np.ndarray = (similarity - similarity[:, :1]) / temperature
         return logs
     if weight == "l2":
@@ -119,7 +119,7 @@ def log_weights(similarity: np.ndarray, weight: str, temperature: float) -> np.n
         return np.asarray(-np.log(1e-5 - similarity))
     if weight == "one":
         return np.zeros_like(similarity)
-    raise BenchError(f"knn.weight is exp, l2, inverse or one, not '{weight}'")
+    raise BenchError(f"knn.weight is exp, softmax, l2, inverse or one, not '{weight}'")
 
 
 def headline_of(settings: dict[str, Any], option: str) -> Any:

@@ -47,6 +47,25 @@ def test_knn_scores_are_the_share_of_votes():
     assert [(m.metric, m.settings) for m in found if m.headline] == [("map", {"k": 20, "temperature": 0.07})]
 
 
+def test_dinov3s_knn_shares_are_of_the_votes_of_the_largest_k():
+    """dinov3/eval/knn.py: softmax over the largest k, then the first k of it summed."""
+    found, made = evaluate("knn", TRAIN, TEST, protocol="dinov3", k=[5, 20, 100])
+    (x, y), (q, t) = TRAIN, TEST
+    x, q = (a.astype(float) / np.linalg.norm(a, axis=1, keepdims=True) for a in (x, q))
+    for index, m in enumerate(found):
+        want = np.empty(t.shape)
+        for row, s in enumerate(q @ x.T):
+            near = np.argsort(-s, kind="stable")[:100]
+            share = np.exp(s[near] / 0.07) / np.exp(s[near] / 0.07).sum()
+            k = m.settings["k"]
+            want[row] = share[:k] @ (y[near[:k]] == 1)
+        np.testing.assert_allclose(made.outcomes[index].arrays["scores"], want, atol=1e-6)
+    dino, _ = evaluate("knn", TRAIN, TEST, k=[5, 20, 100])
+    pairs = [(m.value, d.value) for m, d in zip(found, dino, strict=True)]
+    assert pairs[0][0] != pairs[0][1]
+    assert pairs[-1][0] == pytest.approx(pairs[-1][1])
+
+
 def test_what_is_hard_to_see_is_left_out_or_absent_as_the_card_says():
     (x, y), (q, t) = TRAIN, TEST
     assert (y == 0).any()
