@@ -45,6 +45,7 @@ SSL = (
     ("coco_box", "COCO", "box"),
     ("coco_mask", "COCO", "mask"),
     ("ade_miou", "ADE20K", "mIoU"),
+    ("ade_miou_frozen", "ADE20K", "mIoU, frozen"),
     ("voc07_det_map", "VOC 2007", "mAP"),
     ("inat18_lp", "iNat 2018", "LP"),
 )
@@ -59,6 +60,8 @@ ZERO_SHOT = "zeroshot"
 """The suite whose numbers bear the survey's ``*``: nothing was learned from the data set."""
 UNIFORM = {"linear/dinov2", "linear/dinov2-cached", "linear/logreg"}
 """One recipe for every network, so that a column of them compares networks; other recipes are each paper's own."""
+OTHER_DETECTORS = ("-c4-", "cascade", "fasterrcnn", "frozen")
+"""Protocols of COCO whose numbers do not compare with the column's, Mask R-CNN over a pyramid, fine-tuned."""
 FAMILIES = {
     "simclr": "contrastive", "moco": "contrastive", "mocov2": "contrastive", "mocov3": "contrastive",
     "byol": "non-contrastive", "simsiam": "non-contrastive", "barlow": "non-contrastive", "vicreg": "non-contrastive",
@@ -89,6 +92,10 @@ def survey_key(column: Column) -> str | None:
         ("voc07", "box_ap50"): "voc07_det_map",
     }
     data = {"imagenet-1k": "imagenet", "in1k": "imagenet"}.get(column.dataset, column.dataset)
+    if column.suite == "coco" and any(word in recipe for word in OTHER_DETECTORS):
+        return None
+    if (column.suite, column.metric, data) == ("ade20k", "miou", "ade20k") and "linear" in recipe:
+        return "ade_miou_frozen"
     return wanted.get((column.suite, column.metric, data)) or by_data.get((data, column.metric))
 
 

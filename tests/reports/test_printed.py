@@ -11,8 +11,9 @@ import pytest
 
 from reports import printed
 from reports.board import Board
+from reports.comparable import Column
 from reports.pairtables import dcd_tables
-from reports.tables import KD, SSL, survey
+from reports.tables import KD, SSL, survey, survey_key
 
 DIGESTS = {
     "audit.csv": "0ea100c446c69cb456b9977197b3153f88e9097b2878ff0db4bc806efd34c89d",
@@ -103,6 +104,25 @@ def test_the_tables_are_those_that_were_handed_over() -> None:
     folder = files("reports").joinpath("published")
     for name, digest in DIGESTS.items():
         assert hashlib.sha256(folder.joinpath(name).read_bytes()).hexdigest() == digest, name
+
+
+@pytest.mark.parametrize(
+    ("protocol", "metric", "key"),
+    [
+        ("ade20k/upernet-160k@2", "miou", "ade_miou"), ("ade20k/own-upernet-160k@2+iterations=9", "miou", "ade_miou"),
+        ("ade20k/linear@2", "miou", "ade_miou_frozen"), ("ade20k/ibot-linear@1", "miou", "ade_miou_frozen"),
+        ("coco/maskrcnn-fpn-1x@1", "box_ap", "coco_box"), ("coco/vitdet-100ep@1", "mask_ap", "coco_mask"),
+        ("coco/moco-c4-2x@1", "box_ap", None), ("coco/vitdet-cascade-100ep@1", "box_ap", None),
+        ("coco/dcd-fasterrcnn@1", "box_ap", None), ("coco/frozen-fpn@1", "mask_ap", None),
+        ("finetune/mae-b@1", "top1", "in1k_ft"), ("knn/lightly@1", "top1", None), ("knn/dino@1", "top1", "in1k_knn"),
+    ],
+)  # fmt: skip
+def test_what_does_not_compare_with_a_survey_column_is_not_in_it(protocol: str, metric: str, key: str | None) -> None:
+    suite = protocol.partition("/")[0]
+    data = {"ade20k": "ade20k", "coco": "coco"}.get(suite, "imagenet")
+    said = dict.fromkeys(Column._fields, "") | {"suite": suite, "protocol": protocol, "metric": metric, "dataset": data}
+    assert survey_key(Column(**said)) == key
+    assert key is None or key in {name for name, *_ in SSL}
 
 
 def test_the_two_kinds_of_linear_probe_are_two_columns() -> None:
