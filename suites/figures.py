@@ -89,10 +89,12 @@ def matrices(
     axes: tuple[str, str],
     *,
     signed: Sequence[str] = (),
+    ends: Mapping[str, float] | None = None,
 ) -> Spec:
     """Square matrices [C, C] side by side, with their titles; those ``signed`` share one scale around 0.
 
-    ``axes``: what rows and columns are. Others end at their largest value.
+    ``axes``: what rows and columns are. Others end at ``ends`` (what lies beyond has the last colour), where it names
+    them, or at their largest value.
     """
     order = np.arange(len(classes))
     if len(classes) > MOST:
@@ -107,7 +109,8 @@ def matrices(
         if name in signed:
             scale = {"scheme": "redblue", "reverse": True, "domain": [-together, together]}
         else:
-            scale = {"scheme": "viridis", "domain": [0, float(np.abs(matrix).max()) or 1.0]}
+            end = (ends or {}).get(name) or float(np.abs(matrix).max()) or 1.0
+            scale = {"scheme": "viridis", "domain": [0, end], "clamp": True}
         values = [
             {"r": r, "c": c, "v": round(float(matrix[i, j]), 4)}
             for r, i in enumerate(order)

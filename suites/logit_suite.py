@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from bench.record import Measurement
     from bench.suite import Task
 
+MOST = 3.0
+"""Where the colours of the class-logit difference end, as in DCD's figure 2: figures of several students compare."""
 SUMMARIES = ("mean", "max", "frobenius")
 
 
@@ -157,7 +159,7 @@ def _matrices(kind: str, arrays: dict[str, np.ndarray], names: list[str]) -> fig
     if kind == "class_logits":
         return figures.matrices(
             "Mean standardised logits by class", panels, names, ("True class", "Logit of class"),
-            signed=("Teacher", "Student"),
+            signed=("Teacher", "Student"), ends={"Absolute difference": MOST},
         )  # fmt: skip
     return figures.matrices(
         "Correlation of logits", panels, names, ("Logit of class", "Logit of class"), signed=("Teacher", "Student")

@@ -120,6 +120,9 @@ def test_matrices_keep_the_classes_that_differ_most() -> None:
     assert "100 of 130" in spec["title"]["text"]
     assert figures.drawn(spec, "svg").startswith(b"<svg")
     # Names from a data set are text, whatever they hold.
+    ended = figures.matrices("t", {"D": 4 * np.eye(2), "E": np.eye(2)}, ["a", "b"], ("r", "c"), ends={"D": 3.0})
+    scales = [part["encoding"]["color"]["scale"] for part in ended["hconcat"]]
+    assert [(scale["domain"], scale["clamp"]) for scale in scales] == [([0, 3.0], True), ([0, 1.0], True)]
     odd = figures.matrices("t", {"D": np.eye(2)}, ['"] + alert("', "<script>"], ("r", "c"))
     text = figures.drawn(odd, "svg").decode()
     assert "<script>" not in text
