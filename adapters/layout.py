@@ -46,6 +46,11 @@ def beit_arguments(architecture: str) -> dict[str, Any]:
     return {"global_pool": "token"} if architecture.startswith("beit") else {}
 
 
+def absolute_beit(architecture: str) -> dict[str, Any]:
+    own = {"use_abs_pos_emb": True, "use_rel_pos_bias": False, "init_values": 0.0}
+    return {**beit_arguments(architecture), **own} if architecture.startswith("beit") else {}
+
+
 def no_final_norm(architecture: str) -> dict[str, Any]:
     return {"final_norm": False} if architecture.startswith("vit") else {}
 

@@ -18,6 +18,7 @@ from adapters.layout import (
     PIXELS,
     PLAIN,
     Layout,
+    absolute_beit,
     beit_arguments,
     no_final_norm,
     twelve_heads,
@@ -31,6 +32,7 @@ OFFICIAL: tuple[Layout, ...] = (
         transform=HALF.model_copy(update={"interpolation": "bilinear"}),
         feature="cls",
         classifier=True,
+        positions="linear corners",
     ),
     Layout(
         "MoCo v3",
@@ -174,6 +176,7 @@ OFFICIAL: tuple[Layout, ...] = (
         transform=BICUBIC,
         feature="avg",
         arguments=no_final_norm,
+        positions="linear",
     ),
     Layout(
         "MAE",
@@ -220,6 +223,21 @@ OFFICIAL: tuple[Layout, ...] = (
         transform=BICUBIC,
         feature="avg",
         arguments=beit_arguments,
+    ),
+    Layout(
+        # Pre-trained on ImageNet-1k: absolute positions, no layer scale, ImageNet's mean and deviation.
+        "BEiT",
+        "beit",
+        (
+            r".*/(?:\S*\.)?blocks\.0\.attn\.q_bias",
+            r".*/(?:\S*\.)?(?:lm_head|mask_token)\S*",
+            r".*/(?:\S*\.)?pos_embed",
+        ),
+        lacks=(r".*relative_position_bias_table", r".*\.gamma_1"),
+        transform=BICUBIC,
+        feature="avg",
+        arguments=absolute_beit,
+        architectures=r"beit_\w+_patch16_224",
     ),
     Layout(
         "BEiT",
@@ -309,6 +327,7 @@ OFFICIAL: tuple[Layout, ...] = (
         transform=BILINEAR,
         feature="cls",
         classifier=True,
+        positions="corners",
     ),
 )
 

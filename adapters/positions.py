@@ -2,7 +2,8 @@
 
 timm resizes with antialiasing to the exact size, and so do DINOv2 with registers and open_clip. DINO, iBOT and DINOv2
 without registers resize by a scale factor that is slightly too large (0.1 of a patch, against rounding); MAE, MSN,
-I-JEPA and Hugging Face's classes by the sizes, without antialiasing.
+I-JEPA and Hugging Face's classes by the sizes, without antialiasing; torchvision with the corners in place; the JAX
+ViTs so too, and linearly; MaskFeat linearly.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-How = Literal["antialiased", "plain", "scaled"]
+How = Literal["antialiased", "plain", "scaled", "corners", "linear", "linear corners"]
 
 
 def resized(grid: Tensor, height: int, width: int, how: How) -> Tensor:
-    """Positions [1, h * w, D] of a square grid as [1, height * width, D], bicubic."""
+    """Positions [1, h * w, D] of a square grid as [1, height * width, D], bicubic where ``how`` is not linear."""
     side = math.isqrt(grid.shape[1])
     square = grid.reshape(1, side, side, -1).permute(0, 3, 1, 2)
     if how == "scaled":
@@ -28,8 +29,11 @@ def resized(grid: Tensor, height: int, width: int, how: How) -> Tensor:
         if out.shape[2:] != (height, width):
             # The method's own code stops here; such sizes have no published value.
             out = F.interpolate(square, size=(height, width), mode="bicubic")
+    elif how == "antialiased":
+        out = F.interpolate(square, size=(height, width), mode="bicubic", antialias=True)
     else:
-        out = F.interpolate(square, size=(height, width), mode="bicubic", antialias=how == "antialiased")
+        mode = "bilinear" if how.startswith("linear") else "bicubic"
+        out = F.interpolate(square, size=(height, width), mode=mode, align_corners=how.endswith("corners"))
     return out.permute(0, 2, 3, 1).reshape(1, height * width, -1)
 
 
