@@ -59,8 +59,18 @@ _FILES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 _SATELLITE = re.compile(r"dinov3[-_]\w+[-_]sat493m(?:-[0-9a-f]+)?")
 
 
-def of_tag(method: str | None, architecture: str, tag: str) -> Paper | None:
-    """The evaluation of timm's ``architecture`` with weights ``tag``; None where timm's own transform is as good."""
+def of_tag(method: str | None, architecture: str, tag: str, own: Transform | None) -> Paper | None:
+    """The evaluation of timm's ``architecture`` with weights ``tag``, whose transform in timm is ``own``.
+
+    None where that is as good. CLIP resizes the shorter side to the crop, SigLIP the whole image to a square; mean,
+    deviation and filter differ from release to release and are as timm has them.
+    """
+    if method in ("clip", "siglip") and architecture.startswith("vit_") and own is not None:
+        if not isinstance(own.crop, int):
+            return None
+        side: int | tuple[int, int] = own.crop if method == "clip" else (own.crop, own.crop)
+        crop = own.crop if method == "clip" else None
+        return Paper(own.model_copy(update={"resize": side, "crop": crop}), "head")
     plain = architecture.startswith("vit_") or method == "dinov3"
     if method not in ("dino", "mae", "dinov2", "dinov3", "mocov3") or not plain:
         return None

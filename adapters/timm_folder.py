@@ -77,7 +77,7 @@ def _released(name: str, config: dict[str, Any], transform: Transform | None) ->
     if transform is None or transform != transform_from(resolve_data_config({}, pretrained_cfg=known)):
         return {}
     method = method_of(known)
-    return {"method": method, "paper": of_tag(method, name, tag)}
+    return {"method": method, "paper": of_tag(method, name, tag, transform)}
 
 
 def _plain(value: Any) -> bool:

@@ -28,7 +28,7 @@ def load(rest: str, *, arch: str | None = None, weights_key: str | None = None, 
     network = _pretrained(name, config)
     values.check(network.state_dict(), f"the weights of timm:{name}")
     method, own = method_of(config), transform_of(network)
-    paper = papers.of_tag(method, str(config["architecture"]), str(config.get("tag") or ""))
+    paper = papers.of_tag(method, str(config["architecture"]), str(config.get("tag") or ""), own)
     notes = []
     if paper is not None:
         positions.install(network, paper.positions)

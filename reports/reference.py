@@ -163,7 +163,7 @@ def mark(card: Card, m: Measurement) -> Verdict | None:
 def _by_file() -> dict[str, tuple[Reference, ...]]:
     found: dict[str, tuple[Reference, ...]] = {}
     for r in references():
-        names = {f"{r.name}{suffix}" for suffix in (".pth", ".pth.tar", ".pt", ".safetensors")}
+        names = {f"{r.name}{suffix}" for suffix in (".pth", ".pth.tar", ".pt", ".ckpt", ".safetensors")}
         shared = len({other.name for other in references() if other.file == r.file}) > 1
         for name in names | ({r.file} if r.file and not shared else set()):
             found[name] = (*found.get(name, ()), r)

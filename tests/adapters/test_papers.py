@@ -10,12 +10,14 @@ import pytest
 import timm
 import torch
 from layouthelp import close, filled, images, timm_network
+from timm.data import resolve_data_config
 from torch import nn
 
 import bench
 from adapters import papers, timm_models
 from adapters.layout import BICUBIC, BILINEAR, PLAIN
 from adapters.positions import resized
+from adapters.timm_backbone import transform_from
 from bench.backbone import Backbone
 from bench.card import Card
 
@@ -35,7 +37,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 )
 def test_timm_s_tags(name: str, positions: str) -> None:
     config = timm.get_pretrained_cfg(name).to_dict()
-    paper = papers.of_tag(timm_models.method_of(config), config["architecture"], config["tag"])
+    paper = papers.of_tag(timm_models.method_of(config), config["architecture"], config["tag"], None)
     assert paper is not None
     assert (paper.transform, paper.feature, paper.positions) == (BICUBIC, "cls", positions)
     assert (paper.transform.resize, paper.transform.crop) == (256, 224)
@@ -48,14 +50,33 @@ def test_timm_s_tags(name: str, positions: str) -> None:
 )
 def test_others_keep_timm_s(name: str) -> None:
     config = timm.get_pretrained_cfg(name).to_dict()
-    assert papers.of_tag(timm_models.method_of(config), config["architecture"], config["tag"]) is None
+    assert papers.of_tag(timm_models.method_of(config), config["architecture"], config["tag"], None) is None
 
 
 def test_satellites() -> None:
     config = timm.get_pretrained_cfg("vit_large_patch16_dinov3.sat493m").to_dict()
-    paper = papers.of_tag(timm_models.method_of(config), config["architecture"], config["tag"])
+    paper = papers.of_tag(timm_models.method_of(config), config["architecture"], config["tag"], None)
     assert paper is not None
     assert (paper.transform.mean, paper.transform.std) == ((0.43, 0.411, 0.296), (0.213, 0.156, 0.143))
+
+
+@pytest.mark.parametrize(
+    ("name", "resize", "crop"),
+    [
+        ("vit_base_patch16_clip_224.openai", 224, 224),
+        ("vit_large_patch14_clip_336.openai", 336, 336),
+        ("vit_base_patch16_siglip_256.webli", (256, 256), None),
+    ],
+)
+def test_clip_and_siglip(name: str, resize: Any, crop: int | None) -> None:
+    """Whatever share of the image timm crops; the tags' mean and deviation stay."""
+    config = timm.get_pretrained_cfg(name).to_dict()
+    own = transform_from(resolve_data_config({}, pretrained_cfg=config))
+    paper = papers.of_tag(timm_models.method_of(config), config["architecture"], config["tag"], own)
+    assert paper is not None
+    assert (paper.transform.resize, paper.transform.crop, paper.feature) == (resize, crop, "head")
+    assert (paper.transform.mean, paper.transform.std) == (own.mean, own.std)
+    assert paper.transform.interpolation == "bicubic"
 
 
 @pytest.mark.parametrize("name", ["vit_small_patch14_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"])
