@@ -80,7 +80,19 @@ class Job:
     def reading(self) -> dict[str, Any]:
         """How the backbone is read: what `Reader` is told."""
         settings = self.task.settings
-        suite = self.task.protocol.suite
+        suite, card, backbone = self.task.protocol.suite, self.task.card, self.task.backbone
+        if settings["window"] and (settings["frozen"] or not (backbone is not None and backbone.depth)):
+            what = "is frozen here" if settings["frozen"] else f"({card.architecture}) is no plain transformer"
+            raise BenchError(
+                f"{self.task.protocol.id} divides the attention of a plain transformer that is trained into windows, "
+                f"and '{card.name}' {what}: choose another recipe (bench list protocols), or "
+                f"--set {suite}.window=0 --set {suite}.relative=no"
+            )
+        if settings["relative"] and not settings["window"]:
+            raise BenchError(
+                f"relative positions are learned where attention has windows, and {suite}.window=0 has none: "
+                f"--set {suite}.relative=no"
+            )
         return {
             "frozen": settings["frozen"], "fixed": settings["bn"] == "fixed", "fixed_stem": settings["fixed_stem"],
             "window": settings["window"], "option": f"{suite}.window",

@@ -137,7 +137,7 @@ def divide(network: Any, *, side: int, positions: int, sees_prefix: bool, option
         if type(inner).__name__ != "Attention" or not hasattr(inner, "q_norm"):
             raise BenchError(
                 f"the attention of this network ({type(inner).__name__}) does not divide into windows: "
-                f"--set {option}=0 trains it with the whole map in every block"
+                f"--set {option}=0 --set {option.partition('.')[0]}.relative=no trains it with the whole map"
             )
         whole = number in last
         own = positions if whole else min(positions, side)

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 RATIOS = {
     "single": (1.0,),
-    "multi": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
+    # 0.5, 0.75 and 1 to 1.75, but no short side below a window's: BEiT's and iBOT's SETR_Resize.
+    "multi": (1.0, 1.0, 1.0, 1.25, 1.5, 1.75),
     "larger": (1.0, 1.32, 1.73, 2.28, 3.0),
 }
 """Scales that a test image is seen at; where there are several, each also mirrored."""
@@ -61,6 +62,12 @@ class Job:
     def several(self) -> bool:
         """Whether the test looks at several scales."""
         return len(self.ratios) > 1
+
+    @property
+    def long(self) -> float:
+        """The long side of a test image, in short sides at most; 0: of any length, as wherever several scales are
+        looked at."""
+        return 0.0 if self.several else float(self.task.settings["long_side"])
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -160,7 +167,7 @@ class Job:
         predicted = predict(
             network.logits, image, self.transform, size=self.task.settings["size"],
             stride=self.task.settings["stride"], ratios=self.ratios, flip=self.several,
-            long=self.task.settings["long_side"], device=self.device,
+            long=self.long, device=self.device,
         )  # fmt: skip
         overlap.add(predicted, truth)
         return predicted

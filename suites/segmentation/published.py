@@ -276,7 +276,7 @@ class PublishedJob(Job):
 
         size, made = self.task.settings["size"], []
         for ratio in self.ratios:
-            sides = _sides(round(size * ratio), self.task.settings["long_side"])
+            sides = _sides(round(size * ratio), self.long)
             for mirrored in (0.0, 1.0) if self.several else (0.0,):
                 found = Resize(scale=sides, keep_ratio=True)(described(image))
                 with own_randomness():

@@ -151,6 +151,46 @@ def test_torchruns_processes_share_every_batch(shapes, tmp_path):
     assert both.measurements[0].value == pytest.approx(alone.measurements[0].value, abs=3)
 
 
+def test_several_scales_are_those_of_setr_resize(shapes):
+    """BEiT's and iBOT's test_pipeline: img_scale (2048, 512) times six ratios, no short side below the crop's, the long
+    side as it comes."""
+    from types import SimpleNamespace
+
+    from suites.segmentation.own import Job
+
+    seen = []
+    settings = {"size": 64, "stride": 48, "long_side": 4.0, "test": "multi"}
+
+    def logits(images):
+        return images[:, :2]
+
+    def windows(network, image, window, stride):
+        seen.append(tuple(image.shape[2:]))
+        return network(image)
+
+    job = Job(
+        SimpleNamespace(settings=settings, device="cpu", card=SimpleNamespace(transform=None), protocol=None),
+        ("a", "b"),
+    )
+    image = Image.new("RGB", (500, 100))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("suites.segmentation.windows.slide", windows)
+        job.judge(
+            SimpleNamespace(logits=logits), image, np.zeros((100, 500), int), SimpleNamespace(add=lambda *a: None)
+        )
+        wanted = []
+        for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75):
+            short = max(64, round(64 * ratio))
+            wanted += 2 * [(short, short * 5)]
+        assert seen == wanted
+        settings["test"] = "single"
+        job.judge(
+            SimpleNamespace(logits=logits), image, np.zeros((100, 500), int), SimpleNamespace(add=lambda *a: None)
+        )
+    # 4 to 1 at most.
+    assert seen[-1] == (51, 256)
+
+
 def test_a_batch_larger_than_the_data_shrinks_and_several_scales_run(shapes):
     record = ran(shapes, batch=64, test="multi")
     assert record.measurements[0].details["training"]["batch"] == 6

@@ -207,6 +207,18 @@ def test_plain_transformers_and_voc_run(few, tmp_path):
         ran("coco", data, "tv-vitdet-100ep", tiny("test_vit"))
 
 
+def test_windows_are_refused_where_there_is_nothing_to_divide(tmp_path):
+    write_coco(tmp_path / "set", (2, 1))
+    data = f"coco:{tmp_path / 'set'}"
+    remedy = "--set coco.window=0 --set coco.relative=no"
+    with pytest.raises(BenchError, match=rf"'random-test_resnet' \(test_resnet\) is no plain transformer: .*{remedy}"):
+        ran("coco", data, "tv-vitdet-100ep")
+    with pytest.raises(BenchError, match=rf"'random-test_vit' is frozen here: .*{remedy}"):
+        ran("coco", data, "tv-vitdet-100ep", tiny("test_vit"), frozen=True)
+    with pytest.raises(BenchError, match=r"coco.window=0 has none: --set coco.relative=no"):
+        ran("coco", data, "tv-vitdet-100ep", tiny("test_vit"), window=0)
+
+
 def test_refusals(tmp_path, features_dir):
     write_segfolder(tmp_path / "seg")
     with pytest.raises(BenchError, match="needs boxes, and seg has none: give --data coco:PATH or voc:PATH"):
