@@ -22,23 +22,34 @@ BATCHES = 200
 
 
 class Mean:
-    """The mean and variance of all that a batch norm has seen, from those of its batches (equal weights)."""
+    """The mean and variance of all values that a batch norm has seen, from those of its batches: each counts by its
+    number of values, as in fvcore's ``update_bn_stats``."""
 
     def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
         self.norm = norm
         self.count = 0
+        self.values = 0
         self.mean: Tensor | float = 0.0
         self.square: Tensor | float = 0.0
+        self.hook = norm.register_forward_pre_hook(self.see)
+
+    def see(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.values = inputs[0].numel() // inputs[0].shape[1]
 
     def note(self) -> None:
-        mean, variance = self.norm.running_mean, self.norm.running_var
+        """Add the batch that has just passed, if it did."""
+        mean, variance, values = self.norm.running_mean, self.norm.running_var, self.values
         assert mean is not None
         assert variance is not None
-        self.count += 1
-        self.mean = self.mean + mean.double()
-        self.square = self.square + variance.double() + mean.double() ** 2
+        self.values = 0
+        self.count += values
+        # PyTorch keeps the variance without bias, and normalises by the other.
+        self.mean = self.mean + values * mean.double()
+        self.square = self.square + max(0, values - 1) * variance.double() + values * mean.double() ** 2
 
     def settle(self) -> None:
+        if not self.count:
+            return
         assert isinstance(self.mean, Tensor)
         assert self.norm.running_mean is not None
         assert self.norm.running_var is not None
@@ -84,4 +95,5 @@ def precise(trained: Trained, samples: Samples, batch: int, task: Task, *, colla
     finally:
         for mean, momentum in zip(norms, before, strict=True):
             mean.norm.momentum = momentum
+            mean.hook.remove()
         network.eval()
