@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import mmap
 import os
@@ -155,6 +156,7 @@ def decode(decoder: Decoder, batches: Iterable[Sequence[int]], *, workers: int, 
         num_workers=workers,
         prefetch_factor=AHEAD,
         collate_fn=_as_it_is,
+        worker_init_fn=functools.partial(end_without, os.getpid()),
         # Forked workers start at once and need no pickling; elsewhere the platform's own way.
         multiprocessing_context="fork" if fork else None,
         # The caller's random state is not ours to advance.
@@ -169,6 +171,15 @@ def decode(decoder: Decoder, batches: Iterable[Sequence[int]], *, workers: int, 
         raise explained(error) from error
     finally:
         decoder.room = None
+
+
+def end_without(parent: int, worker: int) -> None:
+    """Called where worker number ``worker`` begins: end it if its parent was killed before it could begin to watch it.
+
+    PyTorch's own watch takes whoever is the parent by then, and the worker would wait for ever.
+    """
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _room(shape: tuple[int, ...]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import random
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.loader import explained
+from bench.loader import end_without, explained
 from suites.training.length import Length
 from suites.training.order import Order, draw_seed
 
@@ -87,6 +89,7 @@ def feed(
         collate_fn=_as_it_is,
         pin_memory=pin,
         multiprocessing_context="fork" if sys.platform == "linux" else None,
+        worker_init_fn=functools.partial(end_without, os.getpid()),
         generator=torch.Generator(),
     )
     try:
