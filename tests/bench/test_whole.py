@@ -19,7 +19,7 @@ def test_kNN_and_linear_on_all_of_it(tmp_path):
         done = subprocess.run(
             [
                 sys.executable, "-m", "bench", "run", "--model", "demo:mobilenetv2@32", "--suite", "knn,linear",
-                "--data", "fashion-mnist", "--runs", str(tmp_path / "runs"), "--set", "linear.points=9", "--json",
+                "--data", "fashion-mnist", "--runs", str(tmp_path / "runs"), "--set", "linear.points=3", "--json",
             ],
             env={**os.environ, "PYTHONPATH": str(ROOT), "BENCH_CACHE": str(tmp_path / "cache")},
             capture_output=True, text=True, check=True,
