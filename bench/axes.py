@@ -3,9 +3,8 @@ variant.
 
 ``--set knn.size=448`` is ``knn/dino@1+size=448``: the same protocol on images of 448 pixels. ``resize=224`` brings the
 shorter side to 224 before the crop, ``resize=0`` to the crop's own size, so that nothing of that side is cut off;
-``resample=bicubic`` resizes by that filter (DINO's kNN of a ResNet whose own is bilinear).
-``block=6`` reads the
-sixth block alone (of a convolutional network the sixth map of its pyramid), ``layers=4`` the last four side by side,
+``resample=bicubic`` resizes by that filter (DINO's kNN of a ResNet whose own is bilinear). ``block=6`` reads the sixth
+block alone (of a convolutional network the sixth map of its pyramid), ``layers=4`` the last four side by side and
 ``tokens`` the class token, the mean patch token, or both. A suite says in ``axes`` which of them it has.
 """
 
