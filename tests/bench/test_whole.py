@@ -19,7 +19,8 @@ def test_kNN_and_linear_on_all_of_it(tmp_path):
         done = subprocess.run(
             [
                 sys.executable, "-m", "bench", "run", "--model", "demo:mobilenetv2@32", "--suite", "knn,linear",
-                "--data", "fashion-mnist", "--runs", str(tmp_path / "runs"), "--set", "linear.points=3", "--json",
+                "--data", "fashion-mnist", "--runs", str(tmp_path / "runs"), "--set", "linear.points=5",
+                "--set", "linear.low=-3", "--set", "linear.high=1", "--json",
             ],
             env={**os.environ, "PYTHONPATH": str(ROOT), "BENCH_CACHE": str(tmp_path / "cache")},
             capture_output=True, text=True, check=True,
