@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -101,7 +101,7 @@ def _class_weights(task: Task, tower: TextTower, prompts: Prompts) -> np.ndarray
             if found is None:
                 found = tower.embed(some, device).cpu().numpy()
                 if kept is not None:
-                    _keep(kept, found)
+                    write_atomically(kept, functools.partial(np.save, arr=found, allow_pickle=False), durable=False)
             parts.append(found)
             stage.advance(len(found))
     every = np.concatenate(parts).astype(np.float64)
@@ -122,12 +122,6 @@ def _kept(path: Path | None, n: int) -> np.ndarray | None:
     except (OSError, ValueError, EOFError):
         return None
     return found if found.ndim == 2 and len(found) == n else None
-
-
-def _keep(path: Path, found: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, found, allow_pickle=False)
-    write_atomically(path, buffer.getvalue(), durable=False)
 
 
 def _answers(task: Task, tower: TextTower, weights: np.ndarray, labels: Labels) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
@@ -59,29 +60,20 @@ def matched_accuracy(a: np.ndarray, b: np.ndarray) -> float:
     return float(table[linear_sum_assignment(-table)].sum() / len(a))
 
 
-def nmi(x: np.ndarray, y: np.ndarray, *, k: int = 10, restarts: int = 10, seed: int = 0) -> Value:
-    """`normalised_mutual_information` of both networks' clusterings."""
-    x, y = checked(x, y, 2)
-    return Value(normalised_mutual_information(*(clusters(f, k, restarts=restarts, seed=seed) for f in (x, y))))
+def _of_clusterings(score: Callable[[np.ndarray, np.ndarray], float]) -> Callable[..., Value]:
+    """The measure that is ``score`` of both networks' clusterings."""
+
+    def measured(x: np.ndarray, y: np.ndarray, *, k: int = 10, restarts: int = 10, seed: int = 0) -> Value:
+        x, y = checked(x, y, 2)
+        return Value(score(*(clusters(f, k, restarts=restarts, seed=seed) for f in (x, y))))
+
+    return measured
 
 
-def ari(x: np.ndarray, y: np.ndarray, *, k: int = 10, restarts: int = 10, seed: int = 0) -> Value:
-    """`adjusted_rand` of both networks' clusterings."""
-    x, y = checked(x, y, 2)
-    return Value(adjusted_rand(*(clusters(f, k, restarts=restarts, seed=seed) for f in (x, y))))
-
-
-def acc(x: np.ndarray, y: np.ndarray, *, k: int = 10, restarts: int = 10, seed: int = 0) -> Value:
-    """`matched_accuracy` of both networks' clusterings."""
-    x, y = checked(x, y, 2)
-    return Value(matched_accuracy(*(clusters(f, k, restarts=restarts, seed=seed) for f in (x, y))))
-
-
-def fmi(x: np.ndarray, y: np.ndarray, *, k: int = 10, restarts: int = 10, seed: int = 0) -> Value:
-    """`fowlkes_mallows` of both networks' clusterings."""
-    x, y = checked(x, y, 2)
-    return Value(fowlkes_mallows(*(clusters(f, k, restarts=restarts, seed=seed) for f in (x, y))))
-
+nmi = _of_clusterings(normalised_mutual_information)
+ari = _of_clusterings(adjusted_rand)
+acc = _of_clusterings(matched_accuracy)
+fmi = _of_clusterings(fowlkes_mallows)
 
 _OPTIONS = {"k": 10, "restarts": 10, "seed": 0}
 
