@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -35,6 +35,22 @@ AXES: dict[str, Allowed] = {
 }
 FROZEN = tuple(AXES)
 """What a suite has that reads nothing but the frozen feature of its own samples."""
+
+
+class Framing(NamedTuple):
+    """The axes that change how images are made; None where that is the model's own."""
+
+    size: int | None = None
+    """Of the images."""
+    resize: int | None = None
+    """Of their shorter side before the crop."""
+    resample: str | None = None
+    """The filter by which they are resized."""
+
+    @classmethod
+    def of(cls, axes: Mapping[str, Any]) -> Framing:
+        """What ``axes`` say of it."""
+        return cls(*(axes.get(name) for name in cls._fields))
 
 
 def axes_of(suite: str) -> tuple[str, ...]:

@@ -260,7 +260,7 @@ class Engine:
         from bench.device import float32_products
         from bench.stored import StoredFeatures
 
-        student = self.reading.sized(student, item.source.size, item.source.resize, item.source.resample)
+        student = self.reading.sized(student, item.source.framing)
         task = Task(
             protocol=item.card,
             card=student.card,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from bench.axes import Framing
 from bench.card import digest_of
 from bench.errors import BenchError
 from bench.reading import NO_DATA, Item, Reading, Source
@@ -45,18 +46,18 @@ def items_of(
         suite: Suite = resolve("suites", name)()
         needs = suite.needs(card, student.card)
         needs, parts = _along(request, card, needs, student, reading)
-        shape = card.axes.get("size"), card.axes.get("resize"), card.axes.get("resample")
+        framing = Framing.of(card.axes)
         if (over := over_sets(suite)) is not None:
             for spec in over.data_sets(card):
                 part = f"{name}-{_plain(spec)}"
-                items.append(Item(part, suite, card, needs, Source(spec, card.precision, *shape), parts))
+                items.append(Item(part, suite, card, needs, Source(spec, card.precision, framing), parts))
             continue
         if stored and needs.backbone:
             raise BenchError(f"suite '{name}' runs the network itself: it cannot be computed from stored features")
         data = "features" if stored else request.data or card.data if needs.splits else NO_DATA
         if data is None:
             raise BenchError(f"suite '{name}' ({card.id}) has no published data set: say which with --data SPEC")
-        items.append(Item(name, suite, card, needs, Source(data, card.precision, *shape), parts))
+        items.append(Item(name, suite, card, needs, Source(data, card.precision, framing), parts))
     return items
 
 
@@ -78,11 +79,10 @@ def _along(
     if parts and "pooled" not in needs.features:
         asked = next(axis for axis in ("block", "layers", "tokens") if axis in card.axes)
         raise BenchError(f"{card.id} does not read the pooled feature: {card.suite}.{asked} cannot apply")
-    size, resize, resample = (card.axes.get(axis) for axis in ("size", "resize", "resample"))
     for axis in ("resize", "resample"):
         if axis in card.axes and not needs.features:
             raise BenchError(f"{card.id} makes its own crops of the images: {card.suite}.{axis} cannot apply")
-    reading.sized(student, size, resize, resample)  # Refused before any data set is opened.
+    reading.sized(student, Framing.of(card.axes))  # Refused before any data set is opened.
     others = tuple(name for name in needs.features if not parts or name != "pooled")
     return needs._replace(features=(*parts, *others)), parts
 

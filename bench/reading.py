@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench.axes import Joined
+from bench.axes import Framing, Joined, at_size
 from bench.suite import Needs, Other, Suite
 
 if TYPE_CHECKING:
@@ -34,12 +34,7 @@ class Source(NamedTuple):
 
     data: str
     precision: str
-    size: int | None = None
-    """Of the images, where it is not the model's own."""
-    resize: int | None = None
-    """Of their shorter side before the crop, where it is not the model's own."""
-    resample: str | None = None
-    """By which they are resized, where it is not the model's own."""
+    framing: Framing = Framing()
 
 
 @dataclass
@@ -100,24 +95,17 @@ class Reading:
         self.left_out: dict[Source, dict[str, Any]] = {}
         """Images that could not be decoded, by source and split."""
         self._known: dict[tuple[int, Source], Mapping[str, FeatureSet]] = {}
-        self._sized: dict[tuple[int, int | None, int | None, str | None], Backbone] = {}
+        self._sized: dict[tuple[int, Framing], Backbone] = {}
 
-    def sized(
-        self,
-        model: Backbone | StoredFeatures,
-        size: int | None,
-        resize: int | None = None,
-        resample: str | None = None,
-    ) -> Backbone | StoredFeatures:
+    def sized(self, model: Backbone | StoredFeatures, framing: Framing) -> Backbone | StoredFeatures:
         """``model`` at the input size, resizing and filter asked for. Raises `BenchError` when it cannot be."""
-        from bench.axes import at_size
         from bench.stored import StoredFeatures
 
-        if (size, resize, resample) == (None, None, None) or isinstance(model, StoredFeatures):
+        if framing == Framing() or isinstance(model, StoredFeatures):
             return model
-        key = (id(model), size, resize, resample)
+        key = (id(model), framing)
         if key not in self._sized:
-            self._sized[key] = at_size(model, size, resize, resample)
+            self._sized[key] = at_size(model, *framing)
         return self._sized[key]
 
     def read(
@@ -161,7 +149,7 @@ class Reading:
             return self._known[key]
         from bench.extract import extract
 
-        sized = self.sized(model, source.size, source.resize, source.resample)
+        sized = self.sized(model, source.framing)
         assert not isinstance(sized, StoredFeatures)  # They were given back above.
         mine = [item for item in items if item.source == source]
         names = sorted({name for item in mine for name in item.needs.features})
